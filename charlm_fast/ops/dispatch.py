@@ -1,0 +1,102 @@
+"""Which backend runs: the table, what is available here, and the user's override."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+import torch
+
+# Backends and where they live. `auto` tries a device's row from left to right.
+MODULES = {
+    "reference": "charlm_fast.kernels.reference",
+    "cpu": "charlm_fast.kernels.native",
+}
+PREFERENCE = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("reference",),
+}
+ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
+
+_forced: ContextVar[str | None] = ContextVar("charlm_fast_backend", default=None)
+
+
+class BackendError(RuntimeError):
+    """A forced backend cannot serve the call."""
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(MODULES[name])
+
+
+def _check_name(name: str, source: str) -> str:
+    if name != "auto" and name not in MODULES:
+        names = ", ".join(["auto", *MODULES])
+        raise ValueError(f"{source}: got {name!r}, expected one of {names}")
+    return name
+
+
+def backends() -> dict[str, str | None]:
+    """For each backend, None when it can run here, else one sentence that says why not."""
+    return {name: _module(name).unavailable() for name in MODULES}
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run all operations on one backend inside the ``with`` block; ``"auto"`` lifts it.
+
+    A backend that cannot serve a call raises :class:`BackendError`; nothing else steps in. The
+    environment variable ``CHARLM_FAST_BACKEND`` does the same for a whole process.
+
+    Raises:
+        ValueError: no backend has that name.
+        BackendError: the backend cannot run on this machine.
+    """
+    _check_name(name, "use_backend")
+    if name != "auto":
+        reason = _module(name).unavailable()
+        if reason is not None:
+            raise BackendError(f"backend {name!r} cannot run here: {reason}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced_backend() -> str:
+    """The backend that the user asked for, or ``"auto"``."""
+    name = _forced.get()
+    if name is None:
+        name = os.environ.get(ENVIRONMENT_VARIABLE) or "auto"
+        _check_name(name, f"environment variable {ENVIRONMENT_VARIABLE}")
+    return name
+
+
+def select(operation: str, device: torch.device, dtype: torch.dtype, forced: str = "") -> ModuleType:
+    """The backend package that runs ``operation`` for this device and dtype."""
+    name = forced or forced_backend()
+    if name != "auto":
+        module = _module(name)
+        reason = module.unavailable() or module.refuses(device, dtype)
+        if reason is None and not hasattr(module, operation):
+            reason = f"it has no {operation}"
+        if reason is not None:
+            raise BackendError(
+                f"backend {name!r} cannot run {operation}: {reason}; "
+                f"choose another with use_backend or {ENVIRONMENT_VARIABLE}"
+            )
+        return module
+    for candidate in PREFERENCE.get(device.type, ()):
+        module = _module(candidate)
+        if (
+            module.unavailable() is None
+            and module.refuses(device, dtype) is None
+            and hasattr(module, operation)
+        ):
+            return module
+    return _module("reference")

@@ -1,0 +1,75 @@
+"""Linear layer and cross-entropy as one operation: its gradients are found on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from charlm_fast.kernels.reference.head import summed_loss
+
+from .dispatch import select
+
+
+@torch.library.custom_op("charlm_fast::linear_cross_entropy", mutates_args=())
+def _linear_cross_entropy(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    module = select("linear_cross_entropy", x.device, x.dtype)
+    return module.linear_cross_entropy(x, weight, bias, targets, save)
+
+
+@_linear_cross_entropy.register_fake
+def _(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
+    empty = x.new_empty(0)
+    if not save:
+        return x.new_empty(()), empty, x.new_empty(0), x.new_empty(0)
+    return (
+        x.new_empty(()),
+        torch.empty_like(x),
+        torch.empty_like(weight),
+        x.new_empty(0) if bias is None else torch.empty_like(bias),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, targets, _ = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(x, weight, bias, targets, *output[1:])
+
+
+def _gradient(ctx: Any, dloss: Tensor, *_: Any) -> tuple[Any, ...]:
+    x, weight, bias, targets, dx, dweight, dbias = ctx.saved_tensors
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        # create_graph: the stored gradients are constants, so build them again as a graph.
+        leaves = [v for v in (x, weight, bias) if v is not None]
+        loss = summed_loss(x, weight, bias, targets)
+        wanted = [v for v in leaves if v.requires_grad]
+        found = iter(torch.autograd.grad(loss, wanted, dloss, create_graph=True))
+        grads = [None if v is None or not v.requires_grad else next(found) for v in (x, weight, bias)]
+        return (*grads, None, None)
+    return dx * dloss, dweight * dloss, None if bias is None else dbias * dloss, None, None
+
+
+_linear_cross_entropy.register_autograd(_gradient, setup_context=_save)
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy in nats of ``softmax(x @ weight.T + bias)`` against ``targets``.
+
+    Args:
+        x: (N, H).
+        weight: (V, H).
+        bias: (V,) or None.
+        targets: (N,) int64 in [0, V).
+        reduction: ``"mean"`` or ``"sum"`` over the N rows.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
+    leaves = [x, weight] if bias is None else [x, weight, bias]
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in leaves)
+    loss = _linear_cross_entropy(x, weight, bias, targets, save)[0]
+    return loss / x.shape[0] if reduction == "mean" else loss

@@ -1,0 +1,87 @@
+#include "isa.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace charlm {
+
+#define CHARLM_DECLARE(isa)                   \
+  namespace isa {                             \
+  extern const Kernels<float> float_kernels;  \
+  extern const Kernels<double> double_kernels; \
+  }
+
+#if defined(__x86_64__)
+CHARLM_DECLARE(avx512)
+CHARLM_DECLARE(avx2)
+#endif
+CHARLM_DECLARE(portable)
+
+namespace {
+
+struct Isa {
+  const char* name;
+  bool here;
+  const Kernels<float>* floats;
+  const Kernels<double>* doubles;
+};
+
+const std::vector<Isa>& all_isas() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool has_avx512 =
+      has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+  static const std::vector<Isa> isas = {
+#if defined(__x86_64__)
+      {"avx512", has_avx512, &avx512::float_kernels, &avx512::double_kernels},
+      {"avx2", has_avx2, &avx2::float_kernels, &avx2::double_kernels},
+#endif
+      {"portable", true, &portable::float_kernels, &portable::double_kernels},
+  };
+  return isas;
+}
+
+const Isa* fastest() {
+  for (const Isa& isa : all_isas())
+    if (isa.here) return &isa;
+  return nullptr;  // not reached: the portable kernels run everywhere
+}
+
+std::atomic<const Isa*>& chosen() {
+  static std::atomic<const Isa*> isa{fastest()};
+  return isa;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Isa& isa : all_isas())
+    if (isa.here) names.push_back(isa.name);
+  return names;
+}
+
+std::string current_isa() { return chosen().load()->name; }
+
+void set_isa(const std::string& name) {
+  for (const Isa& isa : all_isas())
+    if (isa.here && name == isa.name) {
+      chosen().store(&isa);
+      return;
+    }
+  throw std::invalid_argument("instruction set '" + name + "' is not available on this machine");
+}
+
+template <>
+const Kernels<float>& kernels<float>() {
+  return *chosen().load()->floats;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+  return *chosen().load()->doubles;
+}
+
+}  // namespace charlm

@@ -1,0 +1,23 @@
+// Chooses the instruction set at run time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lstm_args.h"
+
+namespace charlm {
+
+// Instruction sets of this build that this machine runs, fastest first.
+std::vector<std::string> available_isas();
+
+// The one in use: the fastest, or the one set by set_isa.
+std::string current_isa();
+
+// Throws std::invalid_argument for a name that is not available here.
+void set_isa(const std::string& name);
+
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace charlm

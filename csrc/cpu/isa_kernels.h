@@ -1,0 +1,23 @@
+// Fills the kernel table of the instruction set that the including file has chosen.
+#pragma once
+
+#include "cross_entropy.h"
+#include "lstm_backward.h"
+#include "lstm_forward.h"
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+template <class T>
+constexpr Kernels<T> make_kernels() {
+  return {kLanes<T>,           kPanelWidth<T>,  pack_gate_panel<T>, pack_panel<T>,
+          multiply_panels<T>,  forward_task<T>, backward_task<T>,   cross_entropy_rows<T>};
+}
+
+extern const Kernels<float> float_kernels;
+extern const Kernels<double> double_kernels;
+const Kernels<float> float_kernels = make_kernels<float>();
+const Kernels<double> double_kernels = make_kernels<double>();
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm

@@ -1,0 +1,95 @@
+// What the driver hands to the kernels of one instruction set. Plain pointers and sizes:
+// no torch, no standard library. Names: T steps, B batch, N rows over all steps (T * B, or
+// fewer in a packed batch), I input columns, H hidden units, R recurrent columns (H, or the
+// projection), L layers. Gate order i, f, g, o as in torch.nn.LSTM.
+#pragma once
+
+namespace charlm {
+
+using i64 = long long;
+
+// Steps of a batch whose rows are sorted by length: step t holds rows [0, size[t]) at
+// offset[t]. The rows split into tiles, the steps into chunks, and a tile's pass over one
+// layer is one unit of work for a thread. A slot is scratch that one thread has to itself: the
+// tile's, or in a wavefront the unit's.
+struct Schedule {
+  i64 T, B, N;
+  const i64* size;
+  const i64* offset;
+  bool reverse;
+  i64 tiles;
+  i64 chunk;       // steps between two synchronisations
+  bool wavefront;  // layers on different threads, each a chunk behind the one below
+  int* progress;   // (L, tiles): chunks finished, published with release
+};
+
+template <class T>
+struct Layer {
+  i64 I;
+  const T* w_ih;  // (4H, I)
+  const T* w_hh;  // (4H, R)
+  const T* bias;  // (4H) or null
+  const T* w_hr;  // (R, H) or null
+  T* packed_ih;
+  T* packed_hh;
+  T* packed_hr;
+  T* packed_bias;
+};
+
+template <class T>
+struct ForwardArgs {
+  Schedule schedule;
+  i64 H, R, L;
+  bool save;
+  const Layer<T>* layers;
+  const T* x;        // (N, I), or the embedding (V, I) when ids are given
+  const i64* ids;    // (N) or null
+  i64 V;
+  T* table;          // (V, padded gates): embedding @ w_ih^T + bias, when ids are given
+  T* const* pre;     // by slot: input products, of all steps in a wavefront, else of a chunk
+  T* const* gather;  // by slot: a chunk's input rows side by side
+  T* const* gates;   // by layer: (N, 4H) activated gates, when save
+  T* const* cells;   // by layer: (N, H), when save
+  T* const* hidden;  // by layer: (N, H) before the projection, when there is one
+  T* const* y;       // by layer: (N, R)
+  T* h;              // (L, B, R) running state: h0 in, hn out
+  T* c;              // (L, B, H)
+};
+
+template <class T>
+struct BackwardArgs {
+  Schedule schedule;
+  i64 H, R, L;
+  const Layer<T>* layers;
+  const T* c0;              // (L, B, H)
+  const T* const* gates;    // by layer: (N, 4H)
+  const T* const* cells;    // by layer: (N, H)
+  const T* const* dy;       // by layer: (N, R), the top one null when y has no gradient
+  T* const* dx;             // by layer: (N, I), null at layer 0 when not asked for
+  T* const* dgates;         // by layer: (N, 4H)
+  T* const* dprojected;     // by layer: (N, R) when there is a projection
+  T* const* gather;         // by slot: a chunk's gate gradients side by side
+  T* const* scatter;        // by slot: their product with w_ih
+  T* const* dhidden;        // by slot: (rows, H), when there is a projection
+  T* dh;                    // (L, B, R) running: gradient of hn in, of h0 out
+  T* dc;                    // (L, B, H)
+};
+
+template <class T>
+struct Kernels {
+  int lanes;
+  int panel_width;
+  void (*pack_gates)(const T* w, i64 H, i64 K, i64 panel, T* packed);
+  void (*pack_plain)(const T* w, i64 row, i64 column, i64 K, i64 N, i64 panel, T* packed);
+  void (*multiply)(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i64 N, i64 p0,
+                   i64 p1, const T* bias, T* out, i64 out_stride, bool padded);
+  void (*forward)(const ForwardArgs<T>&, i64 layer, i64 tile);
+  void (*backward)(const BackwardArgs<T>&, i64 layer, i64 tile);
+  // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.
+  void (*cross_entropy)(T* logits, i64 rows, i64 V, const i64* targets, T* loss, bool gradient);
+};
+
+template <class T>
+struct IsaKernels;
+
+}  // namespace charlm

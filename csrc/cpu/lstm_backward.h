@@ -1,0 +1,139 @@
+// LSTM backward through time: one layer, one tile of the batch, steps in reverse.
+//
+// Leaves the gradients of the gates before activation (N, 4H); the weight gradients are
+// single large products of these and are left to BLAS. A step is an elementwise pass and
+// dh = dgates W_hh, bound like the forward pass: by L2 at batch 1, by the FMA units from six
+// rows on. tanh(c) is computed again, which is cheaper than keeping it.
+#pragma once
+
+#include "activations.h"
+#include "lstm_args.h"
+#include "panels.h"
+#include "wavefront.h"
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+// One row, one vector of units. dh is the whole gradient that reaches h.
+template <class T>
+CHARLM_INLINE void cell_backward(Vec<T> dh, const T* gates, const T* cell, const T* before, i64 H,
+                                 int n, T* dc, T* dgates) {
+  const Vec<T> i = load_n(gates, n), f = load_n(gates + H, n);
+  const Vec<T> g = load_n(gates + 2 * H, n), o = load_n(gates + 3 * H, n);
+  const Vec<T> squashed = tanh<T>(load_n(cell, n));
+  const Vec<T> d = load_n(dc, n) + dh * o * (T(1) - squashed * squashed);
+  store_n(dgates, d * g * i * (T(1) - i), n);
+  store_n(dgates + H, d * load_n(before, n) * f * (T(1) - f), n);
+  store_n(dgates + 2 * H, d * i * (T(1) - g * g), n);
+  store_n(dgates + 3 * H, dh * squashed * o * (T(1) - o), n);
+  store_n(dc, d * f, n);
+}
+
+template <class T>
+CHARLM_INLINE void backward_step(const BackwardArgs<T>& a, i64 l, i64 t, i64 slot, i64 first,
+                                 i64 rows) {
+  constexpr int L = kLanes<T>;
+  const Schedule& s = a.schedule;
+  const i64 H = a.H, R = a.R;
+  const i64 row0 = s.offset[t] + first;
+  const i64 previous = s.reverse ? t + 1 : t - 1;
+  const i64 rows_before = previous >= 0 && previous < s.T ? s.size[previous] : 0;
+  const T* dy = a.dy[l] ? a.dy[l] + row0 * R : nullptr;
+  T* dh = a.dh + (l * s.B + first) * R;
+  T* dc = a.dc + (l * s.B + first) * H;
+  T* dgates = a.dgates[l] + row0 * 4 * H;
+  const T* dhidden = nullptr;
+  if (a.dprojected) {
+    T* total = a.dprojected[l] + row0 * R;
+    for (i64 k = 0; k < rows * R; ++k) total[k] = dh[k] + (dy ? dy[k] : T(0));
+    multiply_panels<T>(total, R, rows, a.layers[l].packed_hr, R, H, 0, panel_count<T>(H), nullptr,
+                       a.dhidden[slot], H, false);
+    dhidden = a.dhidden[slot];
+  }
+  for (i64 r = 0; r < rows; ++r) {
+    const T* gates = a.gates[l] + (row0 + r) * 4 * H;
+    const T* cells = a.cells[l] + (row0 + r) * H;
+    const T* before = first + r < rows_before
+                          ? a.cells[l] + (s.offset[previous] + first + r) * H
+                          : a.c0 + (l * s.B + first + r) * H;
+    for (i64 k = 0; k < H; k += L) {
+      const int n = H - k < L ? static_cast<int>(H - k) : L;
+      Vec<T> total;
+      if (dhidden) {
+        total = load_n(dhidden + r * H + k, n);
+      } else {
+        total = load_n(dh + r * R + k, n);
+        if (dy) total += load_n(dy + r * R + k, n);
+      }
+      cell_backward<T>(total, gates + k, cells + k, before + k, H, n, dc + r * H + k,
+                       dgates + r * 4 * H + k);
+    }
+  }
+  multiply_panels<T>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, 0, panel_count<T>(R),
+                     nullptr, dh, R, false);
+}
+
+// dx of a chunk = dgates @ W_ih, panels [p0, p1).
+template <class T>
+void input_gradient(const BackwardArgs<T>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
+                    i64 p1) {
+  const Schedule& s = a.schedule;
+  const Layer<T>& layer = a.layers[l];
+  const i64 I = layer.I, G = 4 * a.H;
+  const TileRows tile_rows(s, tile);
+  if (s.tiles == 1) {
+    const i64 row0 = s.offset[steps.begin];
+    multiply_panels<T>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I, p0,
+                       p1, nullptr, a.dx[l] + row0 * I, I, false);
+    return;
+  }
+  i64 rows = 0;
+  for (i64 t = steps.begin; t < steps.end; ++t) {
+    const i64 n = tile_rows.count(t);
+    __builtin_memcpy(a.gather[slot] + rows * G, a.dgates[l] + (s.offset[t] + tile_rows.first) * G,
+                     sizeof(T) * n * G);
+    rows += n;
+  }
+  multiply_panels<T>(a.gather[slot], G, rows, layer.packed_ih, G, I, p0, p1, nullptr,
+                     a.scatter[slot], I, false);
+  // Only the columns of these panels: another thread may be writing the others.
+  const i64 first = p0 * kPanelWidth<T>;
+  const i64 last = p1 * kPanelWidth<T> < I ? p1 * kPanelWidth<T> : I;
+  const T* from = a.scatter[slot];
+  for (i64 t = steps.begin; t < steps.end; ++t) {
+    T* to = a.dx[l] + (s.offset[t] + tile_rows.first) * I;
+    for (i64 r = tile_rows.count(t); r > 0; --r, from += I, to += I)
+      if (last > first) __builtin_memcpy(to + first, from + first, sizeof(T) * (last - first));
+  }
+}
+
+template <class T>
+void backward_task(const BackwardArgs<T>& a, i64 l, i64 tile) {
+  const Schedule& s = a.schedule;
+  const TileRows tile_rows(s, tile);
+  const i64 slot = slot_of(s, l, tile);
+  const i64 chunks = (s.T + s.chunk - 1) / s.chunk;
+  for (i64 chunk = 0; chunk < chunks; ++chunk) {
+    const Chunk steps(s, s.reverse ? chunk : chunks - 1 - chunk);
+    // In a wavefront the layer above leaves half of the columns of its input gradient to us.
+    if (s.wavefront && l + 1 < a.L) {
+      const i64 panels = panel_count<T>(a.layers[l + 1].I);
+      wait_for(s, l + 1, tile, chunk + 1);
+      input_gradient<T>(a, l + 1, tile, slot, steps, panels / 2, panels);
+    }
+    for (i64 k = steps.begin; k < steps.end; ++k) {
+      const i64 t = s.reverse ? k : steps.begin + steps.end - 1 - k;
+      const i64 rows = tile_rows.count(t);
+      if (rows) backward_step<T>(a, l, t, slot, tile_rows.first, rows);
+    }
+    if (a.dx[l]) {
+      const i64 panels = panel_count<T>(a.layers[l].I);
+      const bool shared = s.wavefront && l > 0;
+      input_gradient<T>(a, l, tile, slot, steps, 0, shared ? panels / 2 : panels);
+    }
+    if (s.wavefront) publish(s, l, tile, chunk + 1);
+  }
+}
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm

@@ -1,0 +1,145 @@
+// What forward and backward share: the weights by layer, the steps, and who does what.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "isa.h"
+#include "lstm.h"
+
+namespace charlm {
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+template <class T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+// 64-byte aligned, so that a vector load of a panel never straddles two cache lines.
+template <class T>
+Buffer<T> make_buffer(int64_t count) {
+  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+  T* p = static_cast<T*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
+  STD_TORCH_CHECK(p != nullptr, "charlm_fast: out of memory for ", bytes, " bytes of workspace");
+  return Buffer<T>(p);
+}
+
+struct Sizes {
+  int64_t L, T, B, N, I, H, R;
+};
+
+// Steps and their rows, and a division of the work over torch's threads.
+struct Plan {
+  std::vector<i64> size, offset;
+  std::vector<int> progress;
+  Schedule schedule;
+
+  Plan(const Sizes& s, const std::optional<Tensor>& batch_sizes, bool reverse) {
+    const int64_t* packed = batch_sizes ? batch_sizes->const_data_ptr<int64_t>() : nullptr;
+    offset.push_back(0);
+    for (int64_t t = 0; t < s.T; ++t) {
+      size.push_back(packed ? packed[t] : s.B);
+      offset.push_back(offset.back() + size.back());
+    }
+    STD_TORCH_CHECK(offset.back() == s.N, "charlm_fast: batch_sizes sum to ", offset.back(),
+                    " but the input has ", s.N, " rows");
+    // Below this many multiply-adds waking a second thread costs more than it saves.
+    constexpr double kWorthThreads = 2e5;
+    const double work = 4.0 * s.L * s.N * s.H * (s.R + s.I);
+    int64_t threads = work < kWorthThreads ? 1 : torch::stable::get_num_threads();
+    threads = std::max<int64_t>(threads, 1);
+    // A thread with fewer than three rows waits for memory, not arithmetic: splitting layers
+    // (whose weights then stay in one core's cache) beats splitting such rows.
+    const bool wavefront = threads > 1 && s.L > 1 && s.B < 3 * threads;
+    const int64_t tiles =
+        std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
+    schedule = {s.T, s.B, s.N, size.data(), offset.data(), reverse, tiles, 1, wavefront, nullptr};
+    // Enough rows in a chunk's product to reuse a weight panel; few in a wavefront, whose upper
+    // layer idles for the first chunk.
+    const int64_t rows = std::max<int64_t>(1, s.B / tiles);
+    schedule.chunk = std::clamp<int64_t>((wavefront ? 12 : 48) / rows, 1, std::max<int64_t>(s.T, 1));
+    progress.assign(s.L * tiles, 0);
+    schedule.progress = progress.data();
+  }
+
+  int64_t tile_rows() const { return (schedule.B + schedule.tiles - 1) / schedule.tiles; }
+
+  int64_t slots() const {
+    return schedule.wavefront ? static_cast<int64_t>(progress.size()) : schedule.tiles;
+  }
+
+  // Runs task(layer, tile) for all: layers in the given order, all of a tile's on one thread
+  // unless they form a wavefront.
+  template <class Task>
+  void run(int64_t layers, bool top_down, const Task& task) const {
+    const int64_t tiles = schedule.tiles;
+    const auto layer = [&](int64_t k) { return top_down ? layers - 1 - k : k; };
+    if (schedule.wavefront)
+      torch::stable::parallel_for(0, layers * tiles, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) task(layer(k / tiles), k % tiles);
+      });
+    else
+      torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t tile = begin; tile < end; ++tile)
+          for (int64_t k = 0; k < layers; ++k) task(layer(k), tile);
+      });
+  }
+};
+
+template <class T>
+std::vector<Layer<T>> layers_of(const std::vector<Tensor>& weights, bool has_bias, bool has_proj) {
+  const size_t each = 2 + has_bias + has_proj;
+  STD_TORCH_CHECK(!weights.empty() && weights.size() % each == 0, "charlm_fast: got ",
+                  weights.size(), " weights, expected a multiple of ", each);
+  std::vector<Layer<T>> layers;
+  for (size_t k = 0; k < weights.size(); k += each) {
+    Layer<T> layer = {};
+    layer.I = weights[k].size(1);
+    layer.w_ih = weights[k].template const_data_ptr<T>();
+    layer.w_hh = weights[k + 1].template const_data_ptr<T>();
+    if (has_bias) layer.bias = weights[k + 2].template const_data_ptr<T>();
+    if (has_proj) layer.w_hr = weights[k + 2 + has_bias].template const_data_ptr<T>();
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+inline int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Data pointers of slices [l] of a flat buffer, one slice of `step` elements a layer.
+template <class P>
+std::vector<P*> slices(P* base, int64_t layers, int64_t step) {
+  std::vector<P*> out;
+  for (int64_t l = 0; l < layers; ++l) out.push_back(base ? base + l * step : nullptr);
+  return out;
+}
+
+// Hands out consecutive parts of one workspace; sized by a dry run with a null base.
+template <class T>
+class Arena {
+ public:
+  explicit Arena(T* base) : base_(base) {}
+  T* take(int64_t count) {
+    T* p = base_ ? base_ + used_ : nullptr;
+    used_ += div_up(count, 64 / sizeof(T)) * (64 / sizeof(T));
+    return p;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  T* base_;
+  int64_t used_ = 0;
+};
+
+inline void check_ids(const int64_t* ids, int64_t count, int64_t limit, const char* what) {
+  for (int64_t k = 0; k < count; ++k)
+    STD_TORCH_CHECK(ids[k] >= 0 && ids[k] < limit, "charlm_fast: ", what, " holds ", ids[k],
+                    ", expected values from 0 to ", limit - 1);
+}
+
+}  // namespace charlm

@@ -1,0 +1,173 @@
+// LSTM forward over a chunked sequence: one layer, one tile of the batch.
+//
+//   [i f g o] = act(x W_ih^T + b + h W_hh^T);  c = f c + i g;  h = o tanh(c)
+//
+// Panels hold the four gates of one vector of units, so a tile of recurrent sums becomes c
+// and h in registers; only activated gates reach memory, for the backward pass. At batch 1 a
+// step streams W_hh (16 H^2 bytes) and is bound by L2; from six rows on by the FMA units.
+#pragma once
+
+#include "activations.h"
+#include "lstm_args.h"
+#include "panels.h"
+#include "wavefront.h"
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+// Panel p of w (4H, K): for vector p of units, the gates i f g o side by side.
+template <class T>
+void pack_gate_panel(const T* w, i64 H, i64 K, i64 p, T* packed) {
+  constexpr int L = kLanes<T>;
+  constexpr i64 kBlock = 16;
+  T* panel = packed + p * K * kPanelWidth<T>;
+  const i64 units = H - p * L < L ? H - p * L : L;
+  for (i64 k0 = 0; k0 < K; k0 += kBlock) {
+    const i64 k1 = k0 + kBlock < K ? k0 + kBlock : K;
+    for (i64 gate = 0; gate < 4; ++gate)
+      for (i64 u = 0; u < L; ++u) {
+        T* to = panel + gate * L + u;
+        const T* from = w + (gate * H + p * L + u) * K;
+        for (i64 k = k0; k < k1; ++k) to[k * kPanelWidth<T>] = u < units ? from[k] : T(0);
+      }
+  }
+}
+
+template <class T>
+CHARLM_INLINE i64 gate_panels(i64 H) {
+  return (H + kLanes<T> - 1) / kLanes<T>;
+}
+
+// One row, one vector of units: the recurrent sums to c and h.
+template <class T>
+CHARLM_INLINE void cell_forward(const Vec<T>* sum, const T* pre, i64 H, int n, T* c, T* h,
+                                T* gates, T* cell) {
+  constexpr int L = kLanes<T>;
+  const Vec<T> i = sigmoid<T>(sum[0] + load(pre));
+  const Vec<T> f = sigmoid<T>(sum[1] + load(pre + L));
+  const Vec<T> g = tanh<T>(sum[2] + load(pre + 2 * L));
+  const Vec<T> o = sigmoid<T>(sum[3] + load(pre + 3 * L));
+  const Vec<T> next = f * load_n(c, n) + i * g;
+  store_n(c, next, n);
+  store_n(h, o * tanh<T>(next), n);
+  if (gates) {
+    store_n(gates, i, n);
+    store_n(gates + H, f, n);
+    store_n(gates + 2 * H, g, n);
+    store_n(gates + 3 * H, o, n);
+    store_n(cell, next, n);
+  }
+}
+
+// Rows [first, first + rows) of step t. pre_row(r) is the input product of tile row r.
+template <class T, class PreRow>
+CHARLM_INLINE void forward_step(const ForwardArgs<T>& a, i64 l, i64 t, i64 first, i64 rows,
+                                const PreRow& pre_row) {
+  constexpr int L = kLanes<T>;
+  const i64 H = a.H, R = a.R, B = a.schedule.B;
+  const i64 row0 = a.schedule.offset[t] + first;
+  T* h = a.h + (l * B + first) * R;
+  T* c = a.c + (l * B + first) * H;
+  T* y = a.y[l] + row0 * R;
+  T* hidden = a.hidden ? a.hidden[l] + row0 * H : y;
+  T* gates = a.save ? a.gates[l] + row0 * 4 * H : nullptr;
+  T* cells = a.save ? a.cells[l] + row0 * H : nullptr;
+  const T* packed = a.layers[l].packed_hh;
+  const i64 panels = gate_panels<T>(H);
+  for (i64 p = 0; p < panels; ++p) {
+    const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
+    for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
+      constexpr int MR = decltype(count)::value;
+      Tile<T, MR> tile;
+      multiply<T, MR>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
+#pragma GCC unroll 1  // unrolled, the activations swell the code and gain nothing
+      for (int q = 0; q < MR; ++q) {
+        const i64 s = r + q;
+        cell_forward<T>(tile.sum[q], pre_row(s) + p * kPanelWidth<T>, H, n, c + s * H + p * L,
+                        hidden + s * H + p * L, gates ? gates + s * 4 * H + p * L : nullptr,
+                        gates ? cells + s * H + p * L : nullptr);
+      }
+    });
+  }
+  if (a.hidden)
+    multiply_panels<T>(hidden, H, rows, a.layers[l].packed_hr, H, R, 0, panel_count<T>(R), nullptr,
+                       y, R, false);
+  __builtin_memcpy(h, y, sizeof(T) * rows * R);
+}
+
+// Input products of a chunk for panels [p0, p1): the tile's rows, step after step, into pre.
+template <class T>
+void input_product(const ForwardArgs<T>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
+                   i64 p1, T* pre) {
+  const Schedule& s = a.schedule;
+  const Layer<T>& layer = a.layers[l];
+  const i64 I = layer.I, width = gate_panels<T>(a.H) * kPanelWidth<T>;
+  const T* x = l ? a.y[l - 1] : a.x;
+  const TileRows tile_rows(s, tile);
+  i64 rows = 0;
+  if (s.tiles == 1) {
+    x += s.offset[steps.begin] * I;
+    rows = s.offset[steps.end] - s.offset[steps.begin];
+  } else {
+    T* to = a.gather[slot];
+    for (i64 t = steps.begin; t < steps.end; ++t) {
+      const i64 n = tile_rows.count(t);
+      __builtin_memcpy(to + rows * I, x + (s.offset[t] + tile_rows.first) * I, sizeof(T) * n * I);
+      rows += n;
+    }
+    x = to;
+  }
+  multiply_panels<T>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre, width,
+                     true);
+}
+
+template <class T>
+void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
+  const Schedule& s = a.schedule;
+  const TileRows tile_rows(s, tile);
+  const i64 panels = gate_panels<T>(a.H), width = panels * kPanelWidth<T>;
+  const bool folded = l == 0 && a.ids;
+  // In a wavefront the layer below computes half of this layer's input products.
+  const i64 half = s.wavefront ? panels / 2 : 0;
+  const i64 slot = slot_of(s, l, tile);
+  const i64 chunks = (s.T + s.chunk - 1) / s.chunk;
+  for (i64 chunk = 0; chunk < chunks; ++chunk) {
+    const Chunk steps(s, s.reverse ? chunks - 1 - chunk : chunk);
+    // The first row of the chunk in a wavefront's buffer, which holds all steps.
+    const i64 origin = s.wavefront ? steps.begin * (tile_rows.last - tile_rows.first) : 0;
+    T* pre = a.pre[slot] + origin * width;
+    if (s.wavefront && l > 0) wait_for(s, l - 1, tile, chunk + 1);
+    if (!folded)
+      input_product<T>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
+    i64 before = 0;
+    if (s.reverse)
+      for (i64 t = steps.begin; t < steps.end; ++t) before += tile_rows.count(t);
+    for (i64 k = steps.begin; k < steps.end; ++k) {
+      const i64 t = s.reverse ? steps.begin + steps.end - 1 - k : k;
+      const i64 rows = tile_rows.count(t);
+      if (s.reverse) before -= rows;
+      if (folded) {
+        const i64* ids = a.ids + s.offset[t] + tile_rows.first;
+        forward_step<T>(a, l, t, tile_rows.first, rows,
+                        [&](i64 r) __attribute__((always_inline)) {
+                          return a.table + ids[r] * width;
+                        });
+      } else {
+        const T* rows_of_t = pre + before * width;
+        forward_step<T>(a, l, t, tile_rows.first, rows,
+                        [&](i64 r) __attribute__((always_inline)) {
+                          return rows_of_t + r * width;
+                        });
+      }
+      if (!s.reverse) before += rows;
+    }
+    if (s.wavefront && l + 1 < a.L) {
+      T* above = a.pre[slot_of(s, l + 1, tile)] + origin * width;
+      input_product<T>(a, l + 1, tile, slot, steps, 0, half, above);
+    }
+    if (s.wavefront) publish(s, l, tile, chunk + 1);
+  }
+}
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm

@@ -1,0 +1,13 @@
+// The few scalar library calls that kernels make, compiled for the baseline machine and
+// kept out of line so that no kernel file needs a standard header.
+#pragma once
+
+namespace charlm {
+
+float scalar_log(float x);
+double scalar_log(double x);
+void yield_thread();
+
+}  // namespace charlm
+
+#define CHARLM_YIELD() ::charlm::yield_thread()
