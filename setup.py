@@ -44,7 +44,11 @@ def find_cuda_home():
         candidates.append(Path(nvcc).resolve().parent.parent)
     candidates.append("/usr/local/cuda")
     for home in candidates:
-        if home and (Path(home) / "bin" / "nvcc").exists() and (Path(home) / "include" / "cuda_runtime.h").exists():
+        if (
+            home
+            and (Path(home) / "bin" / "nvcc").exists()
+            and (Path(home) / "include" / "cuda_runtime.h").exists()
+        ):
             return Path(home)
     return None
 
@@ -82,8 +86,10 @@ def extensions():
         say("CHARLM_FAST_NATIVE=0, installing without the C++ kernels")
         return [], {}
     if find_compiler() is None:
-        say("no C++ compiler was found, installing without the C++ kernels; "
-            "install g++ or clang++ and run pip again to get them")
+        say(
+            "no C++ compiler was found, installing without the C++ kernels; "
+            "install g++ or clang++ and run pip again to get them"
+        )
         return [], {}
 
     import torch
@@ -102,7 +108,11 @@ def extensions():
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
     cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", STABLE_ABI]
-    kind, files, flags = CppExtension, ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")], {"cxx": cxx}
+    kind, files, flags = (
+        CppExtension,
+        ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")],
+        {"cxx": cxx},
+    )
     if home is not None:
         kind = CUDAExtension
         files += sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu")
@@ -139,7 +149,7 @@ def extensions():
                 super().build_extensions()
             except Exception as error:
                 raise RuntimeError(
-                    "charlm_fast: the C++ kernels did not compile (the compiler's words are above); "
+                    "charlm_fast: the C++ kernels did not compile (the reason is above); "
                     "set CHARLM_FAST_NATIVE=0 to install without them"
                 ) from error
 

@@ -31,7 +31,9 @@ TORCH = "torch>=2.10,<2.14"
 
 def _site_packages():
     found = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    return [p for p in dict.fromkeys(found) if os.path.isfile(os.path.join(p, "torch", "version.py"))]
+    return [
+        p for p in dict.fromkeys(found) if os.path.isfile(os.path.join(p, "torch", "version.py"))
+    ]
 
 
 def _extra_requirements():

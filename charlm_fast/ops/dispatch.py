@@ -77,7 +77,9 @@ def forced_backend() -> str:
     return name
 
 
-def select(operation: str, device: torch.device, dtype: torch.dtype, forced: str = "") -> ModuleType:
+def select(
+    operation: str, device: torch.device, dtype: torch.dtype, forced: str = ""
+) -> ModuleType:
     """The backend package that runs ``operation`` for this device and dtype."""
     name = forced or forced_backend()
     if name != "auto":

@@ -44,9 +44,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss = summed_loss(x, weight, bias, targets)
             found = iter(torch.autograd.grad(loss, wanted, dloss, create_graph=True))
             return *(next(found) if n else None for n in ctx.needs_input_grad[:3]), None, None
-        return *(
-            d * dloss if n else None for d, n in zip(stored, ctx.needs_input_grad, strict=False)
-        ), None, None
+        return (
+            *(d * dloss if n else None for d, n in zip(stored, ctx.needs_input_grad, strict=False)),
+            None,
+            None,
+        )
 
 
 def _autograd(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]

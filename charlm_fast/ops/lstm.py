@@ -120,14 +120,12 @@ class _LSTMBackward(torch.autograd.Function):
         """Differentiates the reference's own backward: exact, at eager speed."""
         dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights = ctx.saved_tensors
         with torch.enable_grad():
-            leaves = [
+            leaves: list[Any] = [
                 None if v is None else v.detach().requires_grad_()
                 for v in (dy, dhn, dcn, x, h0, c0, *weights)
             ]
             dy, dhn, dcn, x, h0, c0, *weights = leaves
-            first = lstm_vjp(
-                dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags, create_graph=True
-            )
+            first = lstm_vjp(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags)
             pairs = [
                 (f, g)
                 for f, g in zip(first, grads, strict=True)
@@ -154,9 +152,7 @@ def _autograd_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest
             dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *rest, *weights
         )
         return dx, dh0, dc0, dweights
-    return below_autograd(
-        _lstm_backward, dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest
-    )
+    return below_autograd(_lstm_backward, dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest)
 
 
 _lstm_backward = register(
@@ -201,7 +197,5 @@ def lstm(
         y (T, B, R) or (N, R), h_n (L, B, R), c_n (L, B, H).
     """
     save = wants_gradient(x, h0, c0, *weights)
-    y, hn, cn, _ = _lstm(
-        x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
-    )
+    y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
     return y, hn, cn

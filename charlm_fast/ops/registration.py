@@ -37,4 +37,5 @@ def below_autograd(op: Any, *args: Any) -> Any:
 
 
 def wants_gradient(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd has to record an operation on these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
