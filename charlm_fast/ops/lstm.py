@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
+from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
 from .dispatch import forced_backend, select
 
 
@@ -27,16 +29,21 @@ def _lstm(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("lstm", x.device, x.dtype)
-    return module.lstm(
-        x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
-    )
+    if ids is not None:
+        check_ids(ids, x.shape[0], "ids")
+    if batch_sizes is not None:
+        check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
+    with without_autocast(x.device):
+        return module.lstm(
+            x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
+        )
 
 
 @_lstm.register_fake
 def _(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save):  # type: ignore[no-untyped-def]
     rows = x.shape[:-1] if ids is None else ids.shape
     y = x.new_empty(*rows, h0.shape[2])
-    size = reserve_size(h0.shape[0], rows.numel(), c0.shape[2], h0.shape[2], has_proj)
+    size = reserve_size(h0.shape[0], math.prod(rows), c0.shape[2], h0.shape[2], has_proj)
     return y, torch.empty_like(h0), torch.empty_like(c0), x.new_empty(size if save else 0)
 
 
@@ -61,24 +68,25 @@ def _lstm_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     module = select("lstm_backward", x.device, x.dtype, backend)
-    return module.lstm_backward(
-        dy,
-        dhn,
-        dcn,
-        x,
-        ids,
-        batch_sizes,
-        h0,
-        c0,
-        weights,
-        has_bias,
-        has_proj,
-        reverse,
-        y,
-        reserve,
-        need_input,
-        need_weights,
-    )
+    with without_autocast(x.device):
+        return module.lstm_backward(
+            dy,
+            dhn,
+            dcn,
+            x,
+            ids,
+            batch_sizes,
+            h0,
+            c0,
+            weights,
+            has_bias,
+            has_proj,
+            reverse,
+            y,
+            reserve,
+            need_input,
+            need_weights,
+        )
 
 
 @_lstm_backward.register_fake
@@ -169,7 +177,7 @@ def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) ->
 def _lstm_double_gradient(ctx: Any, ddx: Any, ddh0: Any, ddc0: Any, ddw: Any) -> tuple[Any, ...]:
     """Differentiates the reference's own backward: exact, at eager speed."""
     dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights = ctx.saved_tensors
-    with torch.enable_grad():
+    with torch.enable_grad(), without_autocast(x.device):
         leaves = [
             None if v is None else v.detach().requires_grad_()
             for v in (dy, dhn, dcn, x, h0, c0, *weights)
@@ -242,7 +250,13 @@ def lstm(
 
     Returns:
         y (T, B, R) or (N, R), h_n (L, B, R), c_n (L, B, H).
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        IndexError: an id is out of range (checked on the CPU).
+        BackendError: a forced backend cannot serve the call.
     """
+    check_lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj)
     save = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *weights))
     y, hn, cn, _ = _lstm(
         x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
