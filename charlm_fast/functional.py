@@ -46,8 +46,8 @@ def lstm(
         batch_sizes: int64 (T,) on the CPU: rows alive at each step, not increasing.
 
     All tensors share one floating dtype and one device. Under autocast they are cast as
-    ``nn.LSTM`` casts them and the results have the dtypes that it returns; on the CPU the
-    computation itself stays in float32. Complex tensors, ``torch.func`` transforms and forward-mode
+    ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, lower
+    precision is computed in float32. Complex tensors, ``torch.func`` transforms and forward-mode
     gradients are left to torch's own implementation.
 
     Returns:
@@ -148,6 +148,9 @@ def lstm_cell(
 ) -> tuple[Tensor, Tensor]:
     """One step of an LSTM, as :class:`torch.nn.LSTMCell` computes it.
 
+    ``auto`` leaves a single step to torch's own cell, the fastest measured: a sequence kernel
+    rearranges the weights on each call. A forced backend runs its kernel.
+
     Args:
         input: (B, I).
         hx: ``h`` and ``c``, each (B, H).
@@ -185,11 +188,12 @@ def lstm_cell(
     biases = [b for b in (b_ih, b_hh) if b is not None]
     weights: Sequence[Tensor] = [w_ih, w_hh, *biases]
     _check_devices(input, (h0, c0), weights)
-    if _only_torch_serves(input):
+    if forced_backend() == "auto" or _only_torch_serves(input):
         _refuse_forced("lstm_cell")
         return torch.lstm_cell(input, (h0, c0), w_ih, w_hh, b_ih, b_hh)
-    wide = input.device.type == "cpu"
-    x, h0, c0, weights, h_dtype, c_dtype = _cast(input, h0, c0, weights, wide, False)
+    x, h0, c0, weights, h_dtype, c_dtype = _cast(
+        input, h0, c0, weights, input.device.type == "cpu", False
+    )
     _check_dtypes(x, (h0, c0), weights, RuntimeError)
     w_ih, w_hh, *biases = weights
     if len(biases) == 2:
@@ -249,22 +253,28 @@ def _check_dtypes(
 def _cast(
     input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], wide: bool, has_proj: bool
 ) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor], torch.dtype, torch.dtype]:
-    """Apply autocast: the tensors to compute with, and the dtypes of the outputs (y and h; c).
+    """The tensors to compute with and the dtypes of the outputs (y and h; c): autocast applied.
 
     ``wide``: torch runs this case as separate operations, of which autocast lowers the matrix
     products only, so the cell state keeps its dtype and passes it on to an unprojected h.
     """
-    device = input.device.type
-    low = None
-    if input.dtype.is_floating_point and input.dtype != torch.float64 and device != "meta":
-        low = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if low is None:
-        return input, h0, c0, weights, input.dtype, input.dtype
-    c_dtype = torch.promote_types(low, c0.dtype) if wide else low
-    y_dtype = low if has_proj else c_dtype
-    compute = torch.float32 if device == "cpu" else low  # the CPU kernels have no low precision
-    weights = [w.to(compute) for w in weights]
-    return input.to(compute), h0.to(compute), c0.to(compute), weights, y_dtype, c_dtype
+    device, dtype = input.device.type, input.dtype
+    if not dtype.is_floating_point or dtype == torch.float64 or device == "meta":
+        return input, h0, c0, weights, dtype, dtype
+    y_dtype = c_dtype = dtype
+    if torch.is_autocast_enabled(device):
+        dtype = y_dtype = c_dtype = torch.get_autocast_dtype(device)
+        if wide:
+            c_dtype = torch.promote_types(dtype, c0.dtype)
+            y_dtype = dtype if has_proj else c_dtype
+    elif device != "cpu" or dtype == torch.float32 or forced_backend() != "auto":
+        return input, h0, c0, weights, dtype, dtype
+    elif any(t.dtype != dtype for t in (h0, c0, *weights)):
+        return input, h0, c0, weights, dtype, dtype  # left as it is, for the error it makes
+    if device == "cpu":
+        dtype = torch.float32  # the lowest its kernels have; the reference's loop is far slower
+    weights = [w.to(dtype) for w in weights]
+    return input.to(dtype), h0.to(dtype), c0.to(dtype), weights, y_dtype, c_dtype
 
 
 def _only_torch_serves(input: Tensor) -> bool:
