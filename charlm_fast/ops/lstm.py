@@ -131,7 +131,7 @@ def _lstm_gradient(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> tuple[Any, 
     need_x, _, _, need_h, need_c, need_weights = ctx.needs_input_grad[:6]
     any_weight = any(need_weights)
     if dy is None and dhn is None and dcn is None:
-        return (None,) * 10
+        return (*(None,) * 5, [None] * len(weights), *(None,) * 4)
     dx, dh0, dc0, dweights = _lstm_backward(
         dy,
         dhn,
