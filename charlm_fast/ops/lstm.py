@@ -69,7 +69,7 @@ def _lstm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     module = select("lstm_backward", x.device, x.dtype, backend)
     with without_autocast(x.device):
-        return module.lstm_backward(
+        dx, dh0, dc0, dweights = module.lstm_backward(
             dy,
             dhn,
             dcn,
@@ -87,6 +87,8 @@ def _lstm_backward(
             need_input,
             need_weights,
         )
+    # One not asked for comes back empty, in whatever shape suited the backend.
+    return dx if need_input else x.new_empty(0), dh0, dc0, dweights
 
 
 @_lstm_backward.register_fake
