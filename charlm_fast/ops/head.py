@@ -9,12 +9,18 @@ from torch import Tensor
 
 from charlm_fast.kernels.reference.head import summed_loss
 
+from .checks import check_ids, check_same, without_autocast
 from .dispatch import select
 from .registration import below_autograd, register, wants_gradient
 
 
-def _run(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return select("linear_cross_entropy", x.device, x.dtype).linear_cross_entropy(x, *args)
+def _run(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    module = select("linear_cross_entropy", x.device, x.dtype)
+    check_ids(targets, weight.shape[0], "targets")
+    with without_autocast(x.device):
+        return module.linear_cross_entropy(x, weight, bias, targets, save)
 
 
 def _fake(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
@@ -41,7 +47,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # create_graph: the stored gradients are constants, so build them as a graph.
             wanted = [v for v in (x, weight, bias) if v is not None and v.requires_grad]
-            loss = summed_loss(x, weight, bias, targets)
+            with without_autocast(x.device):
+                loss = summed_loss(x, weight, bias, targets)
             found = iter(torch.autograd.grad(loss, wanted, dloss, create_graph=True))
             return *(next(found) if n else None for n in ctx.needs_input_grad[:3]), None, None
         return (
@@ -77,9 +84,29 @@ def linear_cross_entropy(
         bias: (V,) or None.
         targets: (N,) int64 in [0, V).
         reduction: ``"mean"`` or ``"sum"`` over the N rows.
+
+    Under autocast ``x`` may have lower precision than ``weight``, whose dtype then serves.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        IndexError: a target is out of range (checked on the CPU).
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
+    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[1]:
+        raise RuntimeError(
+            f"x and weight must be (N, H) and (V, H), got {list(x.shape)} and {list(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"bias: got shape {list(bias.shape)}, expected {[weight.shape[0]]}")
+    if targets.shape != x.shape[:1] or targets.dtype != torch.int64 or targets.device != x.device:
+        raise RuntimeError(
+            f"targets: got {targets.dtype} of shape {list(targets.shape)} on {targets.device}, "
+            f"expected torch.int64 of shape {[x.shape[0]]} on {x.device}"
+        )
+    if x.dtype != weight.dtype and torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    check_same({"x": x}, [weight] if bias is None else [weight, bias])
     save = wants_gradient(x, weight, bias)
     loss = _linear_cross_entropy(x, weight, bias, targets, save)[0]
     return loss / x.shape[0] if reduction == "mean" else loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
+from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
 from .dispatch import forced_backend, select
 from .registration import below_autograd, register, wants_gradient
 
@@ -17,14 +19,22 @@ from .registration import below_autograd, register, wants_gradient
 # the kernels of each backend take the same.
 
 
-def _run(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return select("lstm", x.device, x.dtype).lstm(x, *args)
+def _run(
+    x: Tensor, ids: Tensor | None, batch_sizes: Tensor | None, h0: Tensor, *args: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    module = select("lstm", x.device, x.dtype)
+    if ids is not None:
+        check_ids(ids, x.shape[0], "ids")
+    if batch_sizes is not None:
+        check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
+    with without_autocast(x.device):
+        return module.lstm(x, ids, batch_sizes, h0, *args)
 
 
 def _fake(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save):  # type: ignore[no-untyped-def]
     rows = x.shape[:-1] if ids is None else ids.shape
     y = x.new_empty(*rows, h0.shape[2])
-    size = reserve_size(h0.shape[0], rows.numel(), c0.shape[2], h0.shape[2], has_proj)
+    size = reserve_size(h0.shape[0], math.prod(rows), c0.shape[2], h0.shape[2], has_proj)
     hn, cn = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in (h0, c0))
     return y, hn, cn, x.new_empty(size if save else 0)
 
@@ -86,7 +96,8 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     *args_, backend = args
     module = select("lstm_backward", x.device, x.dtype, backend)
-    return module.lstm_backward(dy, dhn, dcn, x, *args_)
+    with without_autocast(x.device):
+        return module.lstm_backward(dy, dhn, dcn, x, *args_)
 
 
 def _fake_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest):  # type: ignore[no-untyped-def]
@@ -119,7 +130,7 @@ class _LSTMBackward(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:  # type: ignore[override]
         """Differentiates the reference's own backward: exact, at eager speed."""
         dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights = ctx.saved_tensors
-        with torch.enable_grad():
+        with torch.enable_grad(), without_autocast(x.device):
             leaves: list[Any] = [
                 None if v is None else v.detach().requires_grad_()
                 for v in (dy, dhn, dcn, x, h0, c0, *weights)
@@ -195,7 +206,13 @@ def lstm(
 
     Returns:
         y (T, B, R) or (N, R), h_n (L, B, R), c_n (L, B, H).
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        IndexError: an id is out of range (checked on the CPU).
+        BackendError: a forced backend cannot serve the call.
     """
+    check_lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj)
     save = wants_gradient(x, h0, c0, *weights)
     y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
     return y, hn, cn
