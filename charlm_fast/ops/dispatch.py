@@ -14,11 +14,12 @@ import torch
 # Backends and where they live. `auto` tries a device's row from left to right.
 MODULES = {
     "reference": "charlm_fast.kernels.reference",
-    "cpu": "charlm_fast.kernels.native",
+    "cpu": "charlm_fast.kernels.native.cpu",
+    "cuda": "charlm_fast.kernels.native.cuda",
 }
 PREFERENCE = {
     "cpu": ("cpu", "reference"),
-    "cuda": ("reference",),
+    "cuda": ("cuda", "reference"),
 }
 ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 

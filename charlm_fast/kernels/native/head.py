@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 18  # of logits: 1 MiB in float32, about one core's L2
+# Elements of a block of logits. On the CPU about one core's L2 in float32; on a GPU enough rows
+# to fill the machine, in tens of megabytes.
+BLOCK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 def linear_cross_entropy(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, weight, targets = x.contiguous(), weight.contiguous(), targets.contiguous()
-    rows = max(1, BLOCK_ELEMENTS // weight.shape[0])
+    rows = max(1, BLOCK_ELEMENTS[x.device.type] // weight.shape[0])
     losses = []
     dx = torch.empty_like(x) if save else x.new_empty(0)
     dweight = torch.zeros_like(weight) if save else x.new_empty(0)
