@@ -114,11 +114,13 @@ def extensions():
         {"cxx": cxx},
     )
     if home is not None:
-        kind = CUDAExtension
+        extension = CUDAExtension
         files += sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu")
         cuda = ["-DCHARLM_FAST_WITH_CUDA", "-DUSE_CUDA"]
-        flags = {"cxx": cxx + cuda, "nvcc": ["-O3", "-std=c++17", STABLE_ABI, *cuda]}
-    native = kind(
+        # torch forbids conversions of the half types, which the kernels spell as casts.
+        allow = [f"-U__CUDA_NO_{kind}_CONVERSIONS__" for kind in ("HALF", "BFLOAT16")]
+        flags = {"cxx": cxx + cuda, "nvcc": ["-O3", "-std=c++17", STABLE_ABI, *cuda, *allow]}
+    native = extension(
         "charlm_fast._C",
         files,
         include_dirs=[str(ROOT / "csrc")],
