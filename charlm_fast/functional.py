@@ -188,7 +188,7 @@ def lstm_cell(
     biases = [b for b in (b_ih, b_hh) if b is not None]
     weights: Sequence[Tensor] = [w_ih, w_hh, *biases]
     _check_devices(input, (h0, c0), weights)
-    if forced_backend() == "auto" or _only_torch_serves(input):
+    if _forced() == "auto" or _only_torch_serves(input):
         _refuse_forced("lstm_cell")
         return torch.lstm_cell(input, (h0, c0), w_ih, w_hh, b_ih, b_hh)
     x, h0, c0, weights, h_dtype, c_dtype = _cast(
@@ -267,7 +267,7 @@ def _cast(
         if wide:
             c_dtype = torch.promote_types(dtype, c0.dtype)
             y_dtype = dtype if has_proj else c_dtype
-    elif device != "cpu" or dtype == torch.float32 or forced_backend() != "auto":
+    elif device != "cpu" or dtype == torch.float32 or _forced() != "auto":
         return input, h0, c0, weights, dtype, dtype
     elif any(t.dtype != dtype for t in (h0, c0, *weights)):
         return input, h0, c0, weights, dtype, dtype  # left as it is, for the error it makes
@@ -275,6 +275,12 @@ def _cast(
         dtype = torch.float32  # the lowest its kernels have; the reference's loop is far slower
     weights = [w.to(dtype) for w in weights]
     return input.to(dtype), h0.to(dtype), c0.to(dtype), weights, y_dtype, c_dtype
+
+
+@torch.compiler.assume_constant_result
+def _forced() -> str:
+    """The backend asked for; torch.compile, which cannot read it, keeps what it was on tracing."""
+    return forced_backend()
 
 
 def _only_torch_serves(input: Tensor) -> bool:
@@ -287,7 +293,7 @@ def _only_torch_serves(input: Tensor) -> bool:
 
 
 def _refuse_forced(operation: str) -> None:
-    forced = forced_backend()
+    forced = _forced()
     if forced != "auto":
         raise BackendError(
             f"backend {forced!r} cannot run {operation}: complex numbers, torch.func transforms "
