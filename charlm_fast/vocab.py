@@ -32,8 +32,8 @@ class Vocabulary:
 
     def __init__(self, characters: str | None) -> None:
         self.characters = characters
+        self._size = 256
         if characters is None:
-            self._size, self._dtype = 256, np.dtype(np.uint8)
             return
         codes = _code_points(characters)
         if len(codes) == 0 or len(np.unique(codes)) != len(codes):
@@ -42,14 +42,12 @@ class Vocabulary:
             raise ValueError("characters: holds a surrogate, expected whole Unicode characters")
         self._size = len(codes)
         # The smallest type whose largest value is free to mean "unknown".
-        for dtype in (np.uint8, np.int16, np.int32):
-            if self._size <= np.iinfo(dtype).max:
-                self._dtype = np.dtype(dtype)
-                break
-        self._unknown = np.iinfo(self._dtype).max
+        types = (np.uint8, np.int16, np.int32)
+        dtype = next(t for t in types if self._size <= np.iinfo(t).max)
+        self._unknown = np.iinfo(dtype).max
         self._codes = codes.astype(np.uint32)
         # One entry per code point; the last one stands for all beyond.
-        self._table = np.full(max(256, int(codes.max()) + 1) + 1, self._unknown, self._dtype)
+        self._table = np.full(max(256, int(codes.max()) + 1) + 1, self._unknown, dtype)
         self._table[codes] = np.arange(self._size)
 
     @classmethod
