@@ -127,7 +127,7 @@ class CharLM(nn.Module):
                 f"targets: got the shape {tuple(targets.shape)}, expected that of ids, "
                 f"{tuple(ids.shape)}"
             )
-        self._check_range("targets", targets)
+        self.check_ids("targets", targets)
         y, state = self._hidden(ids, state)
         decoder = self.decoder
         loss = ops.linear_cross_entropy(
@@ -139,7 +139,7 @@ class CharLM(nn.Module):
         """The last layer's output (T, B, H), and the state."""
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
-        self._check_range("ids", ids)
+        self.check_ids("ids", ids)
         embedding = self.encoder.weight
         shape = (self.num_layers, ids.shape[1], self.hidden_size)
         if state is None:
@@ -164,7 +164,8 @@ class CharLM(nn.Module):
         h, c = (torch.cat(parts) for parts in zip(*states, strict=True))
         return y, (h, c)
 
-    def _check_range(self, name: str, ids: Tensor) -> None:
+    def check_ids(self, name: str, ids: Tensor) -> None:
+        """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
         if ids.dtype != torch.int64:
             raise ValueError(f"{name}: got {ids.dtype}, expected torch.int64; convert with .long()")
         if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
