@@ -35,7 +35,8 @@ tags: [character-level, lstm]
 
 # A character-level LSTM language model
 
-Embedding of {vocab_size} characters, {num_layers} LSTM layer(s) of {hidden_size} units, linear head.
+Embedding of {vocab_size} characters, {num_layers} LSTM layer(s) of {hidden_size} units,
+linear head.
 {notes}
 ```python
 import charlm_fast
@@ -48,8 +49,8 @@ print(model.generate("A", 100, temperature=0.8))
 
 The model repeats the patterns of the text it was trained on and understands none of it.
 
-- Its output can be inappropriate or offensive, the more so at a high temperature. Read it before you
-  use it or show it to others.
+- Its output can be inappropriate or offensive, the more so at a high temperature. Read it before
+  you use it or show it to others.
 - Choose the temperature with care. About 0.8 to 1.0 is the safer band; far below it the text
   repeats itself, far above it turns into noise.
 - Old books carry the views of their time, and a model trained on them brings those views back.
@@ -105,7 +106,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The checked contents of config.json: sizes, dropout, tie_weights, and the Vocabulary or None."""
+    """The checked arguments of CharLM in config.json, the vocabulary among them."""
     path = directory / CONFIG
     if not path.is_file():
         what = "has no config.json" if directory.is_dir() else "is not a directory"
