@@ -19,6 +19,7 @@ def check_arguments(
     top_p: float | None,
     min_p: float | None,
 ) -> None:
+    """Raise ValueError for the first argument that is out of its range."""
     if type(length) is not int or length < 0:
         raise ValueError(f"length: got {length!r}, expected an integer of at least 0")
     if not (math.isfinite(temperature) and temperature >= 0):

@@ -66,10 +66,11 @@ class RunFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics = open(path / "metrics.csv", "w", newline="", encoding="utf-8")
+        # Open for the whole run: closed by close() or finish().
+        self._metrics = open(path / "metrics.csv", "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._metrics)
         self._rows.writerow(["epoch", "loss", "seconds"])
-        self._samples = open(path / "samples.txt", "w", newline="\n", encoding="utf-8")
+        self._samples = open(path / "samples.txt", "w", newline="\n", encoding="utf-8")  # noqa: SIM115
 
     def write_config(self, config: TrainConfig, **more: Any) -> None:
         values = {**dataclasses.asdict(config), **more, "torch": torch.__version__}
