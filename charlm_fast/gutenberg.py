@@ -80,6 +80,7 @@ def strip_licence(text: str) -> str:
 
 
 def first_lines(text: str, count: int = LINES_PER_BOOK) -> str:
+    """The start of a book, as much of it as the reference's corpus has."""
     return "".join(islice(io.StringIO(text), count))
 
 

@@ -285,7 +285,7 @@ class CharLM(nn.Module):
         directory = checkpoint.locate(name)
         config = checkpoint.read_config(directory)
         tensors = checkpoint.read_tensors(directory, config)
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = cls(**config)
         if model.tie_weights:
             tensors["decoder.weight"] = tensors["encoder.weight"]
@@ -322,7 +322,7 @@ class CharLM(nn.Module):
                 "and a bias"
             )
         tied = decoder.weight is encoder.weight
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = cls(vocab_size, hidden_size, lstm.num_layers, lstm.dropout, tied)
         model.encoder, model.decoder = encoder, decoder
         for name, parameter in lstm.named_parameters():
