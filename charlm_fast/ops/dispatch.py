@@ -15,10 +15,11 @@ import torch
 MODULES = {
     "reference": "charlm_fast.kernels.reference",
     "cpu": "charlm_fast.kernels.native",
+    "triton": "charlm_fast.kernels.triton",
 }
 PREFERENCE = {
     "cpu": ("cpu", "reference"),
-    "cuda": ("reference",),
+    "cuda": ("triton", "reference"),
 }
 ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 
