@@ -12,33 +12,39 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def tanh(x):  # type: ignore[no-untyped-def]
-    # Cephes: near zero exp would cancel, so a rational function that serves float64 as well.
-    z = x * x
-    p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3
-    q = ((z + 1.12811678491632931402e2) * z + 2.23548839060100448583e3) * z
-    q += 4.84406305325125486048e3
-    near = x + x * z * (p / q)
-    e = tl.exp(-2 * tl.abs(x))
-    far = (1 - e) / (1 + e)
-    return tl.where(tl.abs(x) < 0.625, near, tl.where(x < 0, -far, far))
+def tanh(x, EXACT: tl.constexpr):  # type: ignore[no-untyped-def]
+    if EXACT:
+        # Cephes: near zero exp would cancel, so a rational function that serves float64 as well.
+        z = x * x
+        p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z
+        p -= 1.61468768441708447952e3
+        q = ((z + 1.12811678491631932402e2) * z + 2.23548839060100448583e3) * z
+        q += 4.84406305325125486048e3
+        near = x + x * z * (p / q)
+        e = tl.exp(-2 * tl.abs(x))
+        far = (1 - e) / (1 + e)
+        return tl.where(tl.abs(x) < 0.625, near, tl.where(x < 0, -far, far))
+    else:
+        return 2 * sigmoid(2 * x) - 1  # off by 1e-7: 16-bit results round far more
 
 
 @triton.jit
-def cell_forward(z_i, z_f, z_g, z_o, c):  # type: ignore[no-untyped-def]
+def cell_forward(z_i, z_f, z_g, z_o, c, EXACT: tl.constexpr):  # type: ignore[no-untyped-def]
     """(i, f, g, o, cell, hidden) from the gates before activation and the cell before."""
     i = sigmoid(z_i)
     f = sigmoid(z_f)
-    g = tanh(z_g)
+    g = tanh(z_g, EXACT)
     o = sigmoid(z_o)
     cell = f * c + i * g
-    return i, f, g, o, cell, o * tanh(cell)
+    return i, f, g, o, cell, o * tanh(cell, EXACT)
 
 
 @triton.jit
-def cell_backward(i, f, g, o, cell, before, dhidden, dcell):  # type: ignore[no-untyped-def]
+def cell_backward(  # type: ignore[no-untyped-def]
+    i, f, g, o, cell, before, dhidden, dcell, EXACT: tl.constexpr
+):
     """Gradients of the four gates before activation, and of the cell before."""
-    squashed = tanh(cell)
+    squashed = tanh(cell, EXACT)
     d = dcell + dhidden * o * (1 - squashed * squashed)
     d_i = d * g * i * (1 - i)
     d_f = d * before * f * (1 - f)
@@ -67,29 +73,18 @@ def step_rows(starts, t, batch):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def load_gates(rows, n, mask, p, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The four (rows, n) tiles of p (·, 4H)."""
-    p += rows[:, None] * (4 * H) + n[None, :]
-    i = tl.load(p, mask=mask, other=0.0)
-    f = tl.load(p + H, mask=mask, other=0.0)
-    g = tl.load(p + 2 * H, mask=mask, other=0.0)
-    o = tl.load(p + 3 * H, mask=mask, other=0.0)
+def load_gates(p, at, mask, H: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The four gates' tiles of p (·, 4H), whose first is at the offsets `at`."""
+    i = tl.load(p + at, mask=mask, other=0.0)
+    f = tl.load(p + at + H, mask=mask, other=0.0)
+    g = tl.load(p + at + 2 * H, mask=mask, other=0.0)
+    o = tl.load(p + at + 3 * H, mask=mask, other=0.0)
     return i, f, g, o
 
 
 @triton.jit
-def store_gates(rows, n, mask, p, i, f, g, o, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    p += rows[:, None] * (4 * H) + n[None, :]
-    tl.store(p, i, mask=mask)
-    tl.store(p + H, f, mask=mask)
-    tl.store(p + 2 * H, g, mask=mask)
-    tl.store(p + 3 * H, o, mask=mask)
-
-
-@triton.jit
-def load_preactivations(pre, ids, start, b, n, active, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Gate inputs of batch rows b at the step that begins at row start."""
-    rows = start + b
-    if ids is not None:
-        rows = tl.load(ids + rows, mask=active, other=0)
-    return load_gates(rows, n, active[:, None] & (n < H)[None, :], pre, H)
+def store_gates(p, at, mask, i, f, g, o, H: tl.constexpr):  # type: ignore[no-untyped-def]
+    tl.store(p + at, i, mask=mask)
+    tl.store(p + at + H, f, mask=mask)
+    tl.store(p + at + 2 * H, g, mask=mask)
+    tl.store(p + at + 3 * H, o, mask=mask)

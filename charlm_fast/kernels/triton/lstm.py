@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..reserve import layer_weights, previous_rows, reserve_size, split_reserve, step_sizes
-from .lstm_resident import lstm_backward_resident, lstm_forward_resident
+from .lstm_streamed import lstm_backward_streamed, lstm_forward_streamed
 from .matmul import accumulator, product, tf32_allowed
-from .tiling import loop_bound, lstm_launch
+from .tiling import Launch, loop_bound, lstm_launch
 
 
 def _folds(x: Tensor, ids: Tensor) -> bool:
@@ -25,6 +25,23 @@ def _starts(steps: int, batch: int, batch_sizes: Tensor | None, device: torch.de
         return None
     ends = torch.cumsum(torch.tensor([0, *step_sizes(steps, batch, batch_sizes)]), 0)
     return ends.to(device, non_blocking=True)
+
+
+def _launch(
+    backward: bool,
+    x: Tensor,
+    hidden: int,
+    recurrent: int,
+    batch: int,
+    has_proj: bool,
+    reverse: bool,
+) -> Launch:
+    known: dict[str, int] = {}
+    if x.is_cuda:
+        known["shared"] = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+    return lstm_launch(
+        backward, hidden, recurrent, batch, x.dtype, has_proj, reverse, tf32_allowed(), **known
+    )
 
 
 def lstm(
@@ -53,9 +70,7 @@ def lstm(
     if save:
         reserve = x.new_empty(reserve_size(layers, count, hidden, recurrent, has_proj))
         saved = split_reserve(reserve, layers, count, hidden, recurrent, has_proj)
-    launch = lstm_launch(
-        False, hidden, recurrent, batch, x.dtype, has_proj, tf32_allowed(), reverse
-    )
+    launch = _launch(False, x, hidden, recurrent, batch, has_proj, reverse)
     grid = (-(-batch // launch.rows),)
 
     inputs = x.reshape(-1, x.shape[-1])
@@ -72,7 +87,7 @@ def lstm(
         gates = saved.gates[l] if saved else None
         cells = saved.cells[l] if saved else None
         with torch.cuda.device_of(x):
-            if launch.kernel is lstm_forward_resident:
+            if launch.kernel is not lstm_forward_streamed:
                 launch.kernel[grid](
                     pre,
                     index,
@@ -152,7 +167,7 @@ def lstm_backward(
     dc = torch.zeros_like(c0, dtype=wide)
     if dcn is not None:
         dc.copy_(dcn)
-    launch = lstm_launch(True, hidden, recurrent, batch, x.dtype, has_proj, tf32_allowed(), reverse)
+    launch = _launch(True, x, hidden, recurrent, batch, has_proj, reverse)
     grid = (-(-batch // launch.rows),)
 
     flat = None if ids is None else ids.reshape(-1)
@@ -166,7 +181,7 @@ def lstm_backward(
         dgates = x.new_empty(count, 4 * hidden)
         dprojected = x.new_empty(count, recurrent) if has_proj else None
         with torch.cuda.device_of(x):
-            if launch.kernel is lstm_backward_resident:
+            if launch.kernel is not lstm_backward_streamed:
                 launch.kernel[grid](
                     dout,
                     starts,

@@ -23,7 +23,6 @@ from .cell_maths import (
     cell_backward,
     cell_forward,
     load_gates,
-    load_preactivations,
     step_rows,
     store_gates,
     visited,
@@ -88,6 +87,7 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
 ):
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
     ACC: tl.constexpr = pre.dtype.element_ty
+    EXACT: tl.constexpr = y.dtype.element_ty.primitive_bitwidth > 16
     plane = batch.to(tl.int64) * H
     for s in tl.range(0, steps):
         start, size = step_rows(starts, visited(s, steps, REVERSE), batch)
@@ -96,6 +96,9 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
         active = b < size
         ends = active & ((b >= next_size) | (s + 1 == steps))
         carried = (b < last_size) & (s > 0)  # the other rows begin at this step
+        pre_rows = start + b
+        if ids is not None:
+            pre_rows = tl.load(ids + pre_rows, mask=active, other=0)
         before = tl.where(carried, y + (last_start + b) * R, h0 + b * R)
         rows = start + b
         slot = (s % 2) * plane
@@ -103,7 +106,8 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
         for n0 in tl.range(0, H, BLOCK_H):
             n = n0 + tl.arange(0, BLOCK_H)
             inside = (n < H)[None, :]
-            z_i, z_f, z_g, z_o = load_preactivations(pre, ids, start, b, n, active, H)
+            mask = active[:, None] & inside
+            z_i, z_f, z_g, z_o = load_gates(pre, pre_rows[:, None] * (4 * H) + n[None, :], mask, H)
             for k0 in tl.range(0, R, BLOCK_K, num_stages=STAGES):
                 k = k0 + tl.arange(0, BLOCK_K)
                 deep = k < R
@@ -111,22 +115,21 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
                     before[:, None] + k[None, :], mask=active[:, None] & deep[None, :], other=0.0
                 )
                 tile = w + k[:, None] * (4 * H) + n[None, :]
-                mask = deep[:, None] & inside
-                z_i = _gate(h, tile, mask, z_i, PRECISION)
-                z_f = _gate(h, tile + H, mask, z_f, PRECISION)
-                z_g = _gate(h, tile + 2 * H, mask, z_g, PRECISION)
-                z_o = _gate(h, tile + 3 * H, mask, z_o, PRECISION)
+                there = deep[:, None] & inside
+                z_i = _gate(h, tile, there, z_i, PRECISION)
+                z_f = _gate(h, tile + H, there, z_f, PRECISION)
+                z_g = _gate(h, tile + 2 * H, there, z_g, PRECISION)
+                z_o = _gate(h, tile + 3 * H, there, z_o, PRECISION)
             here = b[:, None] * H + n[None, :]
             valid = (b < batch)[:, None] & inside
             c = tl.load(state + slot + here, mask=valid, other=0.0)
-            i, f, g, o, cell, out = cell_forward(z_i, z_f, z_g, z_o, c)
+            i, f, g, o, cell, out = cell_forward(z_i, z_f, z_g, z_o, c, EXACT)
             tl.store(state + other + here, tl.where(active[:, None], cell, c), mask=valid)
-            mask = active[:, None] & inside
             tl.store(hidden + rows[:, None] * H + n[None, :], out, mask=mask)
             if w_hr is None:
                 tl.store(hn + here, out, mask=ends[:, None] & inside)
             if gates is not None:
-                store_gates(rows, n, mask, gates, i, f, g, o, H)
+                store_gates(gates, rows[:, None] * (4 * H) + n[None, :], mask, i, f, g, o, H)
                 tl.store(cells + rows[:, None] * H + n[None, :], cell, mask=mask)
         tl.debug_barrier()
         if w_hr is not None:
@@ -169,6 +172,7 @@ def lstm_backward_streamed(  # type: ignore[no-untyped-def]
 ):
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B).to(tl.int64)
     ACC: tl.constexpr = dh.dtype.element_ty
+    EXACT: tl.constexpr = dgates.dtype.element_ty.primitive_bitwidth > 16
     plane = batch.to(tl.int64) * H
     for back in tl.range(0, steps):
         s = steps - 1 - back
@@ -204,14 +208,23 @@ def lstm_backward_streamed(  # type: ignore[no-untyped-def]
                 d = _product(
                     dout + rows * R, active, w_hr, n, H, R, H, BLOCK_K, PRECISION, STAGES, d
                 )
-            i, f, g, o = load_gates(rows, n, mask, gates, H)
+            at = rows[:, None] * (4 * H) + n[None, :]
+            i, f, g, o = load_gates(gates, at, mask, H)
             cell = tl.load(cells + rows[:, None] * H + n[None, :], mask=mask, other=0.0)
             before = tl.load(cell_before[:, None] + n[None, :], mask=mask, other=0.0)
             d_c = tl.load(state + slot + here, mask=valid, other=0.0)
             d_i, d_f, d_g, d_o, d_before = cell_backward(
-                i.to(ACC), f.to(ACC), g.to(ACC), o.to(ACC), cell.to(ACC), before.to(ACC), d, d_c
+                i.to(ACC),
+                f.to(ACC),
+                g.to(ACC),
+                o.to(ACC),
+                cell.to(ACC),
+                before.to(ACC),
+                d,
+                d_c,
+                EXACT,
             )
-            store_gates(rows, n, mask, dgates, d_i, d_f, d_g, d_o, H)
+            store_gates(dgates, at, mask, d_i, d_f, d_g, d_o, H)
             tl.store(state + other + here, tl.where(active[:, None], d_before, d_c), mask=valid)
         tl.debug_barrier()
         for n0 in tl.range(0, R, BLOCK_H):

@@ -10,13 +10,14 @@ import triton.language as tl
 
 from .head_kernels import cross_entropy
 from .lstm_resident import lstm_backward_resident, lstm_forward_resident
+from .lstm_row import lstm_backward_row, lstm_forward_row
 from .lstm_streamed import lstm_backward_streamed, lstm_forward_streamed
 
-RESIDENT_UNITS = 128  # more would not fit one SM's registers, in 16 bits or half of float32
-# Beyond this many batch rows float32 products pay more by sharing the weights' reads than by
-# spreading rows over SMs: four rounds of 132 programs.
-RESIDENT_FLOAT_ROWS = 528
-
+SMS = 132  # an H200's; where another GPU has fewer or more, these bounds are a little off
+RESIDENT_UNITS = 128
+RESIDENT_BYTES = 160 * 1024  # of shared memory, at that many units
+ROW_HELD = 8  # blocks: 128 KB, half of an SM's registers
+ROW_UNITS = 1024  # beyond, a product's tile no longer fits a row program's registers
 
 # TRITON_INTERPRET=1 counts when the kernels are imported, and not after.
 INTERPRETED = not isinstance(cross_entropy, triton.JITFunction)
@@ -51,24 +52,38 @@ def lstm_launch(
     batch: int,
     dtype: torch.dtype,
     has_proj: bool,
-    tf32: bool,
     reverse: bool,
+    tf32: bool = False,
+    shared: int = 227 * 1024,
 ) -> Launch:
-    """The kernel for one layer: what fits in registers stays there."""
+    """The kernel for one layer. shared: bytes of shared memory that a block may have."""
     half = dtype in (torch.float16, torch.bfloat16)
-    single = dtype == torch.float32 and batch <= RESIDENT_FLOAT_ROWS
-    if hidden <= RESIDENT_UNITS and not has_proj and (half or single):
-        block = 16 if half else 1
+    if half and not has_proj and hidden <= RESIDENT_UNITS and shared >= RESIDENT_BYTES:
+        block = 8 if batch <= 8 * SMS else 16
+        meta = {"H": hidden, "HP": padded(hidden, 16), "BLOCK_B": block, "REVERSE": reverse}
+        kernel = lstm_backward_resident if backward else lstm_forward_resident
+        return Launch(kernel, block, meta, 8)
+    # A row a program uses the most SMs; beyond that sharing the weights' reads pays more, the
+    # sooner the larger they are.
+    tensor_cores = half or (dtype == torch.float32 and tf32 and batch > 1)
+    few = batch <= (4 * SMS if hidden <= 128 else SMS)
+    if not tensor_cores and few and not has_proj and hidden <= ROW_UNITS:
+        width = padded(hidden, 32)
+        single = dtype == torch.float32
+        # Fewer weights at a time in float64, or a thread's registers spill.
+        tile = 4096 if single else 2048
+        block_k = max(1, tile // (width if backward else 4 * width))
+        blocks = -(-(4 * hidden if backward else hidden) // block_k)
+        held = min(blocks, ROW_HELD) if single and hidden <= 128 else 0
         meta = {
             "H": hidden,
-            "HP": padded(hidden, 16),
-            "BLOCK_B": block,
-            "HELD": 4 if half or hidden <= 64 else 2,
+            "HP": width,
+            "BLOCK_K": block_k,
+            "HELD": held,
             "REVERSE": reverse,
         }
-        kernel = lstm_backward_resident if backward else lstm_forward_resident
-        return Launch(kernel, block, meta, 16 if hidden > 64 else 8)
-    tensor_cores = half or (dtype == torch.float32 and tf32)
+        kernel = lstm_backward_row if backward else lstm_forward_row
+        return Launch(kernel, 1, meta, 8 if held else 16)
     block = 16 if tensor_cores else min(16, padded(batch))
     meta = {
         "H": hidden,
@@ -77,11 +92,11 @@ def lstm_launch(
         "BLOCK_H": 64,
         "BLOCK_K": 64 if half else 32 if tensor_cores else 16,
         "STAGES": 3,
-        "PRECISION": "tf32" if tf32 and dtype == torch.float32 else "ieee",
+        "PRECISION": "tf32" if tensor_cores and not half else "ieee",
         "REVERSE": reverse,
     }
     kernel = lstm_backward_streamed if backward else lstm_forward_streamed
-    return Launch(kernel, block, meta, 4)
+    return Launch(kernel, block, meta, 8)
 
 
 def head_launch(vocabulary: int) -> Launch:
