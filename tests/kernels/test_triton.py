@@ -26,7 +26,9 @@ if os.environ.get("TRITON_INTERPRET") != "1":
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
         root = Path(__file__).parents[2]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 else:
@@ -82,9 +84,7 @@ else:
                 return (torch.randn(*shape) * scale).to(dtype)
 
             for l in range(layers):
-                self.weights.append(
-                    normal(4 * hidden, recurrent if l else inputs, scale=scale)
-                )
+                self.weights.append(normal(4 * hidden, recurrent if l else inputs, scale=scale))
                 self.weights.append(normal(4 * hidden, recurrent, scale=scale))
                 if bias:
                     self.weights.append(normal(4 * hidden, scale=scale))
@@ -119,7 +119,9 @@ else:
             outputs, gradients, reserve = self.run(module, self.dtype, **how)
             how.pop("backward_by", None)
             expected, expected_gradients, expected_reserve = self.run(reference, F64, **how)
-            for found, wanted in zip([*outputs, reserve], [*expected, expected_reserve], strict=True):
+            for found, wanted in zip(
+                [*outputs, reserve], [*expected, expected_reserve], strict=True
+            ):
                 assert error(found, wanted) <= slack * FORWARD[self.dtype]
             for found, wanted in zip(gradients, expected_gradients, strict=True):
                 assert error(found, wanted) <= slack * GRADIENT[self.dtype]
@@ -169,7 +171,9 @@ else:
     def test_packed_streamed(reverse, streamed):
         Case(4, 5, 3, 18, 2, **PACKED, reverse=reverse).check()
 
-    @pytest.mark.parametrize("seeds", [(True, False, False), (False, True, False), (False, False, True)])
+    @pytest.mark.parametrize(
+        "seeds", [(True, False, False), (False, True, False), (False, False, True)]
+    )
     @pytest.mark.parametrize("proj", [0, 5])
     @pytest.mark.parametrize("dtype", [F32, F16])
     def test_gradient_of_one_output(seeds, proj, dtype):
@@ -205,7 +209,10 @@ else:
 
     def test_strided_arguments_through_the_operation():
         x = torch.randn(2, 3, 5).transpose(0, 1).requires_grad_()
-        h, c = torch.randn(2, 1, 6).transpose(0, 1), torch.randn(1, 12, 2).transpose(1, 2)[:, :, ::2]
+        h, c = (
+            torch.randn(2, 1, 6).transpose(0, 1),
+            torch.randn(1, 12, 2).transpose(1, 2)[:, :, ::2],
+        )
         weights = [torch.randn(5, 24).t(), torch.randn(24, 12)[:, ::2], torch.randn(48)[::2]]
         results = []
         for name in ("triton", "reference"):
@@ -226,7 +233,9 @@ else:
         target = torch.randint(vocabulary, (rows,))
         found = backend.linear_cross_entropy(x, weight, b, target, True)
         wide = [None if t is None else t.double() for t in (x, weight, b)]
-        for f, wanted in zip(found, reference.linear_cross_entropy(*wide, target, True), strict=True):
+        for f, wanted in zip(
+            found, reference.linear_cross_entropy(*wide, target, True), strict=True
+        ):
             assert f.dtype == dtype
             assert error(f, wanted) <= FORWARD[dtype]
         (alone, *nothing) = backend.linear_cross_entropy(x, weight, b, target, False)

@@ -19,7 +19,9 @@ def _folds(x: Tensor, ids: Tensor) -> bool:
     return x.shape[0] <= ids.numel()
 
 
-def _starts(steps: int, batch: int, batch_sizes: Tensor | None, device: torch.device) -> Tensor | None:
+def _starts(
+    steps: int, batch: int, batch_sizes: Tensor | None, device: torch.device
+) -> Tensor | None:
     """First row of each step and the end, where steps differ in length."""
     if batch_sizes is None:
         return None

@@ -122,9 +122,7 @@ def _load_saved(  # type: ignore[no-untyped-def]
         cells + (start + b)[None, :] * H + n[:, None],
         mask=mask & carried[None, :],
         other=0.0,
-    ) + tl.load(
-        c0 + b[None, :] * H + n[:, None], mask=mask & (carried[None, :] == 0), other=0.0
-    )
+    ) + tl.load(c0 + b[None, :] * H + n[:, None], mask=mask & (carried[None, :] == 0), other=0.0)
     if dy is None:
         d = tl.zeros_like(cell)
     else:

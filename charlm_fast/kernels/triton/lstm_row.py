@@ -123,9 +123,7 @@ def lstm_forward_row(  # type: ignore[no-untyped-def]
         even, odd = tl.split(tl.permute(tl.reshape(z, [2, 2, HP]), (2, 0, 1)))
         r_i, r_g = tl.split(even)
         r_f, r_o = tl.split(odd)
-        i, f, g, o, cell, hidden = cell_forward(
-            z_i + r_i, z_f + r_f, z_g + r_g, z_o + r_o, c, True
-        )
+        i, f, g, o, cell, hidden = cell_forward(z_i + r_i, z_f + r_f, z_g + r_g, z_o + r_o, c, True)
         c = tl.where(active, cell, c)
         h = tl.where(active, hidden, h)
         mask = inside & active
@@ -153,7 +151,9 @@ def _load_saved(  # type: ignore[no-untyped-def]
     cell = tl.load(cells + row * H + n, mask=mask, other=0.0)
     start, before_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
     carried = (b < before_size) & (s > 0)  # a row that began at this step saw c0
-    before = tl.load(tl.where(carried, cells + (start + b) * H, c0 + b * H) + n, mask=mask, other=0.0)
+    before = tl.load(
+        tl.where(carried, cells + (start + b) * H, c0 + b * H) + n, mask=mask, other=0.0
+    )
     if dy is None:
         d = tl.zeros_like(cell)
     else:
@@ -196,9 +196,7 @@ def lstm_backward_row(  # type: ignore[no-untyped-def]
         n_row, n_active, n_i, n_f, n_g, n_o, n_cell, n_before, n_dy = _load_saved(
             dy, c0, gates, cells, starts, s, steps, batch, b, n, H, REVERSE
         )
-        d_i, d_f, d_g, d_o, d_before = cell_backward(
-            i, f, g, o, cell, before, d_y + d_h, d_c, True
-        )
+        d_i, d_f, d_g, d_o, d_before = cell_backward(i, f, g, o, cell, before, d_y + d_h, d_c, True)
         store_gates(dgates, row * (4 * H) + n, inside & active, d_i, d_f, d_g, d_o, H)
         tl.debug_barrier()
         d_rec = _product(w, held, dgates + row * (4 * H), active, n, inside, 4 * H, H, BLOCK_K)

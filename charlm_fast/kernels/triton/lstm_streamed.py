@@ -92,7 +92,7 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
     for s in tl.range(0, steps):
         start, size = step_rows(starts, visited(s, steps, REVERSE), batch)
         last_start, last_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
-        next_start, next_size = step_rows(starts, visited(s + 1, steps, REVERSE), batch)
+        _, next_size = step_rows(starts, visited(s + 1, steps, REVERSE), batch)
         active = b < size
         ends = active & ((b >= next_size) | (s + 1 == steps))
         carried = (b < last_size) & (s > 0)  # the other rows begin at this step

@@ -36,9 +36,15 @@ class Launch(NamedTuple):
     warps: int
 
     def options(self) -> dict[str, Any]:
-        """Loops say for themselves which of them are pipelined. FP fusion is stated, because
-        Triton's default for it changes in 3.10."""
-        return {"num_warps": self.warps, "num_stages": 1, "enable_fp_fusion": True}
+        """Loops say for themselves which of them are pipelined. All registers of an SM are offered:
+        left to itself, the assembler spills to fit more blocks, where there is one. FP fusion is
+        stated, because Triton's default for it changes in 3.10."""
+        return {
+            "num_warps": self.warps,
+            "num_stages": 1,
+            "maxnreg": min(255, (1 << 16) // (32 * self.warps)),
+            "enable_fp_fusion": True,
+        }
 
 
 def padded(size: int, least: int = 1) -> int:
@@ -74,7 +80,7 @@ def lstm_launch(
         tile = 4096 if single else 2048
         block_k = max(1, tile // (width if backward else 4 * width))
         blocks = -(-(4 * hidden if backward else hidden) // block_k)
-        held = min(blocks, ROW_HELD) if single and hidden <= 128 else 0
+        held = min(blocks, ROW_HELD - 2 * backward) if single and hidden <= 128 else 0
         meta = {
             "H": hidden,
             "HP": width,
