@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,11 +14,11 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("TRITON_INTERPRET=1 leaves nothing to compile", allow_module_level=True)
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from charlm_fast.kernels.triton.tiling import Launch, head_launch, lstm_launch  # noqa: E402
 
-PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a block may have
 NAMES = {
     torch.float64: "fp64",
@@ -53,12 +52,9 @@ def compile_and_measure(
     source = ASTSource(launch.kernel, signature, constants, aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=launch.options())
     # n_regs and n_spills of a compiled kernel are filled in by a driver; ptxas says them too.
-    assembler = PTXAS.with_name("ptxas-blackwell")
-    if arch < 100 or not assembler.exists():
-        assembler = PTXAS
     report = subprocess.run(
         [
-            assembler,
+            get_ptxas(arch).path,
             "-v",
             f"--gpu-name=sm_{arch}{'a' if arch >= 90 else ''}",
             "-o",

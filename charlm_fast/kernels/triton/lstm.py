@@ -5,6 +5,8 @@ Deterministic: no atomics; the sums over an id's rows go through torch's sorting
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,8 @@ def _launch(
 ) -> Launch:
     known: dict[str, int] = {}
     if x.is_cuda:
-        known["shared"] = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin
+        device: Any = torch.cuda.get_device_properties(x.device)
+        known["shared"] = device.shared_memory_per_block_optin
     return lstm_launch(
         backward, hidden, recurrent, batch, x.dtype, has_proj, reverse, tf32_allowed(), **known
     )

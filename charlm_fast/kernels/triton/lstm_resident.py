@@ -2,7 +2,7 @@
 
 Computes, for step after step, gates = pre + w_hh @ h, the cell, and h; and the way back.
 
-Tiling: a program owns BLOCK_B batch rows (8 or 16) and all units (HP: units padded to a power of
+Tiling: a program owns BLOCK_B = 8 batch rows and all units (HP: units padded to a power of
 two), and loops over time. Tiles are (units, rows): units fill the tall side of the tensor cores,
 so 8 rows need no padding. Triton keeps dot operands that a loop does not change in shared memory,
 so w_hh (128 KB at H = 128) is loaded once for the sequence. h and c are loop-carried register
@@ -117,15 +117,16 @@ def _load_saved(  # type: ignore[no-untyped-def]
     i, f, g, o = load_gates(gates, rows[None, :] * (4 * H) + n[:, None], mask, H)
     cell = tl.load(cells + rows[None, :] * H + n[:, None], mask=mask, other=0.0)
     start, before_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
-    carried = (b < before_size) & (s > 0)  # rows that began at this step saw c0
+    before_size = before_size * (s > 0)  # rows that began at this step saw c0
     before = tl.load(
         cells + (start + b)[None, :] * H + n[:, None],
-        mask=mask & carried[None, :],
+        mask=mask & (b < before_size)[None, :],
         other=0.0,
-    ) + tl.load(c0 + b[None, :] * H + n[:, None], mask=mask & (carried[None, :] == 0), other=0.0)
-    if dy is None:
-        d = tl.zeros_like(cell)
-    else:
+    ) + tl.load(
+        c0 + b[None, :] * H + n[:, None], mask=mask & (b >= before_size)[None, :], other=0.0
+    )
+    d = tl.zeros_like(cell)
+    if dy is not None:
         d = tl.load(dy + rows[None, :] * H + n[:, None], mask=mask, other=0.0)
     return rows, size, i, f, g, o, cell, before, d
 

@@ -29,13 +29,14 @@ def _product(  # type: ignore[no-untyped-def]
 ):
     """a (K) @ w (K, ·)[:, col], its first blocks of depth from `held`."""
     k = tl.arange(0, BLOCK_K)
+    depth = tl.where(active, K, 0)
     acc = tl.zeros([BLOCK_K, col.shape[0]], w.dtype.element_ty)
     for j in tl.static_range(len(held)):
         at = j * BLOCK_K + k
-        acc += held[j] * tl.load(a + at, mask=(at < K) & active, other=0.0)[:, None]
+        acc += held[j] * tl.load(a + at, mask=at < depth, other=0.0)[:, None]
     for k0 in tl.range(len(held) * BLOCK_K, K, BLOCK_K, loop_unroll_factor=2):
         at = k0 + k
-        values = tl.load(a + at, mask=(at < K) & active, other=0.0)
+        values = tl.load(a + at, mask=at < depth, other=0.0)
         acc += _weights(w, at, col, there, K, STRIDE) * values[:, None]
     return tl.sum(acc, axis=0)
 
@@ -60,7 +61,7 @@ def _hold(  # type: ignore[no-untyped-def]
     held = ()
     for j in tl.static_range(HELD):
         k = j * BLOCK_K + tl.arange(0, BLOCK_K)
-        held = held + (_weights(w, k, col, there, K, STRIDE),)
+        held = held + (_weights(w, k, col, there, K, STRIDE),)  # type: ignore[assignment]
     return held
 
 
@@ -75,7 +76,7 @@ def _load_inputs(  # type: ignore[no-untyped-def]
     from_row = row
     if ids is not None:
         from_row = tl.load(ids + row, mask=active, other=0)
-    i, f, g, o = load_gates(pre, from_row * (4 * H) + n, (n < H) & active, H)
+    i, f, g, o = load_gates(pre, from_row * (4 * H) + n, n < tl.where(active, H, 0), H)
     return row, active, i, f, g, o
 
 
@@ -126,7 +127,7 @@ def lstm_forward_row(  # type: ignore[no-untyped-def]
         i, f, g, o, cell, hidden = cell_forward(z_i + r_i, z_f + r_f, z_g + r_g, z_o + r_o, c, True)
         c = tl.where(active, cell, c)
         h = tl.where(active, hidden, h)
-        mask = inside & active
+        mask = n < tl.where(active, H, 0)
         tl.store(y + row * H + n, hidden, mask=mask)
         if gates is not None:
             store_gates(gates, row * (4 * H) + n, mask, i, f, g, o, H)
@@ -146,17 +147,16 @@ def _load_saved(  # type: ignore[no-untyped-def]
     start, size = step_rows(starts, visited(s, steps, REVERSE), batch)
     active = b < size
     row = start + b
-    mask = (n < H) & active
+    mask = n < tl.where(active, H, 0)
     i, f, g, o = load_gates(gates, row * (4 * H) + n, mask, H)
     cell = tl.load(cells + row * H + n, mask=mask, other=0.0)
     start, before_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
-    carried = (b < before_size) & (s > 0)  # a row that began at this step saw c0
+    carried = b < before_size * (s > 0)  # a row that began at this step saw c0
     before = tl.load(
         tl.where(carried, cells + (start + b) * H, c0 + b * H) + n, mask=mask, other=0.0
     )
-    if dy is None:
-        d = tl.zeros_like(cell)
-    else:
+    d = tl.zeros_like(cell)
+    if dy is not None:
         d = tl.load(dy + row * H + n, mask=mask, other=0.0)
     return row, active, i, f, g, o, cell, before, d
 
@@ -197,7 +197,7 @@ def lstm_backward_row(  # type: ignore[no-untyped-def]
             dy, c0, gates, cells, starts, s, steps, batch, b, n, H, REVERSE
         )
         d_i, d_f, d_g, d_o, d_before = cell_backward(i, f, g, o, cell, before, d_y + d_h, d_c, True)
-        store_gates(dgates, row * (4 * H) + n, inside & active, d_i, d_f, d_g, d_o, H)
+        store_gates(dgates, row * (4 * H) + n, n < tl.where(active, H, 0), d_i, d_f, d_g, d_o, H)
         tl.debug_barrier()
         d_rec = _product(w, held, dgates + row * (4 * H), active, n, inside, 4 * H, H, BLOCK_K)
         d_h = tl.where(active, d_rec, d_h)

@@ -94,8 +94,8 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
         last_start, last_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
         _, next_size = step_rows(starts, visited(s + 1, steps, REVERSE), batch)
         active = b < size
-        ends = active & ((b >= next_size) | (s + 1 == steps))
-        carried = (b < last_size) & (s > 0)  # the other rows begin at this step
+        ends = active & (b >= next_size * (s + 1 < steps))
+        carried = b < last_size * (s > 0)  # the other rows begin at this step
         pre_rows = start + b
         if ids is not None:
             pre_rows = tl.load(ids + pre_rows, mask=active, other=0)
@@ -179,7 +179,7 @@ def lstm_backward_streamed(  # type: ignore[no-untyped-def]
         start, size = step_rows(starts, visited(s, steps, REVERSE), batch)
         last_start, last_size = step_rows(starts, visited(s - 1, steps, REVERSE), batch)
         active = b < size
-        carried = (b < last_size) & (s > 0)
+        carried = b < last_size * (s > 0)
         cell_before = tl.where(carried, cells + (last_start + b) * H, c0 + b * H)
         rows = start + b
         slot = (back % 2) * plane

@@ -14,10 +14,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a @ b + bias; of 16-bit inputs unrounded in float32."""
     if accumulator(a.dtype) == a.dtype:
         return a @ b if bias is None else torch.addmm(bias, a, b)
-    if a.is_cuda:
-        out = torch.mm(a, b, out_dtype=torch.float32)
-    else:  # torch has that product for CUDA only
-        out = a.float() @ b.float()
+    # torch has that product for CUDA only; elsewhere there is only the interpreter to serve.
+    out = torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
     return out if bias is None else out.add_(bias)
 
 

@@ -30,6 +30,8 @@ def loop_bound(count: int) -> Any:
 
 
 class Launch(NamedTuple):
+    """A kernel and all that its launch needs besides the tensors."""
+
     kernel: Any
     rows: int  # a program's
     meta: dict[str, Any]  # the kernel's constexpr arguments
@@ -65,8 +67,13 @@ def lstm_launch(
     """The kernel for one layer. shared: bytes of shared memory that a block may have."""
     half = dtype in (torch.float16, torch.bfloat16)
     if half and not has_proj and hidden <= RESIDENT_UNITS and shared >= RESIDENT_BYTES:
-        block = 8 if batch <= 8 * SMS else 16
-        meta = {"H": hidden, "HP": padded(hidden, 16), "BLOCK_B": block, "REVERSE": reverse}
+        block = 8
+        meta: dict[str, Any] = {
+            "H": hidden,
+            "HP": padded(hidden, 16),
+            "BLOCK_B": block,
+            "REVERSE": reverse,
+        }
         kernel = lstm_backward_resident if backward else lstm_forward_resident
         return Launch(kernel, block, meta, 8)
     # A row a program uses the most SMs; beyond that sharing the weights' reads pays more, the
