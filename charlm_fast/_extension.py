@@ -22,23 +22,25 @@ from ._source_hash import source_hash
 _HERE = Path(__file__).resolve().parent
 
 
-def _find(name: str) -> Path | None:
-    folders = [_HERE, *(Path(entry) / "charlm_fast" for entry in sys.path if entry)]
-    for folder in folders:
-        for suffix in EXTENSION_SUFFIXES:
-            path = folder / f"{name}{suffix}"
-            if path.is_file():
-                return path
+def _built() -> tuple[Path, Path] | None:
+    """The two modules of one build: operations, and facts."""
+    for folder in (_HERE, *(Path(entry) / "charlm_fast" for entry in sys.path if entry)):
+        found = [
+            next((p for s in EXTENSION_SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
+            for name in ("_C", "_host")
+        ]
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
     return None
 
 
 @functools.cache
 def host_module() -> ModuleType | None:
     """The torch-free module of build facts, or None where nothing was built."""
-    path = _find("_host")
-    if path is None:
+    built = _built()
+    if built is None:
         return None
-    spec = importlib.util.spec_from_file_location("charlm_fast._host", path)
+    spec = importlib.util.spec_from_file_location("charlm_fast._host", built[1])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -49,12 +51,13 @@ def host_module() -> ModuleType | None:
 @functools.cache
 def load_native() -> str | None:
     """Load the operations once. None when they are there, else one sentence that says why not."""
-    path, host = _find("_C"), host_module()
-    if path is None or host is None:
+    built, host = _built(), host_module()
+    if built is None or host is None:
         return (
             "the C++ extension is not built: install a C++ compiler and run 'pip install .' "
             "in the source folder (CHARLM_FAST_NATIVE must not be 0)"
         )
+    path = built[0]
     csrc = _HERE.parent / "csrc"
     if csrc.is_dir() and host.build_info()["source_hash"] != source_hash(csrc):
         reason = f"{path} was built from other sources than {csrc}: run 'pip install .' again"

@@ -15,21 +15,31 @@
 namespace charlm {
 namespace CHARLM_ISA {
 
-// Panel p of w (4H, K): for vector p of units, the gates i f g o side by side.
+// Panel p of w (4H, K): for vector p of units, the gates i f g o side by side. Blocks of L rows by
+// L columns are transposed in registers; the edges go element by element.
 template <class T>
 void pack_gate_panel(const T* w, i64 H, i64 K, i64 p, T* packed) {
   constexpr int L = kLanes<T>;
-  constexpr i64 kBlock = 16;
   T* panel = packed + p * K * kPanelWidth<T>;
   const i64 units = H - p * L < L ? H - p * L : L;
-  for (i64 k0 = 0; k0 < K; k0 += kBlock) {
-    const i64 k1 = k0 + kBlock < K ? k0 + kBlock : K;
-    for (i64 gate = 0; gate < 4; ++gate)
-      for (i64 u = 0; u < L; ++u) {
-        T* to = panel + gate * L + u;
-        const T* from = w + (gate * H + p * L + u) * K;
-        for (i64 k = k0; k < k1; ++k) to[k * kPanelWidth<T>] = u < units ? from[k] : T(0);
+  for (i64 gate = 0; gate < 4; ++gate) {
+    const T* from = w + (gate * H + p * L) * K;
+    T* to = panel + gate * L;
+    i64 k = 0;
+#if defined(CHARLM_HAS_SHUFFLE)
+    if (units == L) {
+      for (; k + L <= K; k += L) {
+        Vec<T> block[L];
+#pragma GCC unroll 16
+        for (int u = 0; u < L; ++u) block[u] = load(from + u * K + k);
+        transpose<T>(block);
+#pragma GCC unroll 16
+        for (int j = 0; j < L; ++j) store(to + (k + j) * kPanelWidth<T>, block[j]);
       }
+    }
+#endif
+    for (; k < K; ++k)
+      for (i64 u = 0; u < L; ++u) to[k * kPanelWidth<T> + u] = u < units ? from[u * K + k] : T(0);
   }
 }
 

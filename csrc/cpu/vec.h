@@ -69,5 +69,47 @@ CHARLM_INLINE void store_n(T* p, Vec<T> v, int n) {
   for (int k = 0; k < n; ++k) p[k] = lanes[k];
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define CHARLM_HAS_SHUFFLE
+#endif
+#endif
+
+#if defined(CHARLM_HAS_SHUFFLE)
+template <int... I>
+struct LaneList {};
+
+template <int N, int... I>
+struct MakeLanes : MakeLanes<N - 1, N - 1, I...> {};
+template <int... I>
+struct MakeLanes<0, I...> {
+  using type = LaneList<I...>;
+};
+
+// a[first] b[first] a[first + 1] b[first + 1] ...
+template <class T, int First, int... I>
+CHARLM_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b, LaneList<I...>) {
+  return __builtin_shufflevector(a, b, (First + I / 2 + I % 2 * kLanes<T>)...);
+}
+
+// rows[i][k] becomes rows[k][i]: interleaving row i with row i + L / 2, log2 L times.
+template <class T>
+CHARLM_INLINE void transpose(Vec<T> (&rows)[kLanes<T>]) {
+  constexpr int L = kLanes<T>;
+  using Lanes = typename MakeLanes<L>::type;
+#pragma GCC unroll 4
+  for (int stage = 1; stage < L; stage *= 2) {
+    Vec<T> next[L];
+#pragma GCC unroll 8
+    for (int i = 0; i < L / 2; ++i) {
+      next[2 * i] = interleave<T, 0>(rows[i], rows[i + L / 2], Lanes{});
+      next[2 * i + 1] = interleave<T, L / 2>(rows[i], rows[i + L / 2], Lanes{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) rows[i] = next[i];
+  }
+}
+#endif
+
 }  // namespace CHARLM_ISA
 }  // namespace charlm
