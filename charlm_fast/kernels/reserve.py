@@ -17,28 +17,28 @@ class Reserve(NamedTuple):
     hidden: Tensor  # (L, N, H) outputs before the projection, or (0, N, H)
 
 
-def reserve_shapes(layers: int, rows: int, hidden: int, recurrent: int, has_proj: bool) -> Reserve:
-    return Reserve(
+def _shapes(
+    layers: int, rows: int, hidden: int, recurrent: int, has_proj: bool
+) -> list[tuple[int, int, int]]:
+    return [
         (layers, rows, 4 * hidden),
         (layers, rows, hidden),
         (layers - 1, rows, recurrent),
         (layers if has_proj else 0, rows, hidden),
-    )  # type: ignore[arg-type]
+    ]
 
 
 def reserve_size(layers: int, rows: int, hidden: int, recurrent: int, has_proj: bool) -> int:
-    shapes = reserve_shapes(layers, rows, hidden, recurrent, has_proj)
-    return sum(a * b * c for a, b, c in shapes)  # type: ignore[misc]
+    return sum(a * b * c for a, b, c in _shapes(layers, rows, hidden, recurrent, has_proj))
 
 
 def split_reserve(
     flat: Tensor, layers: int, rows: int, hidden: int, recurrent: int, has_proj: bool
 ) -> Reserve:
     parts, start = [], 0
-    for shape in reserve_shapes(layers, rows, hidden, recurrent, has_proj):
-        size = shape[0] * shape[1] * shape[2]  # type: ignore[operator]
-        parts.append(flat.narrow(0, start, size).view(shape))  # type: ignore[call-overload]
-        start += size
+    for a, b, c in _shapes(layers, rows, hidden, recurrent, has_proj):
+        parts.append(flat.narrow(0, start, a * b * c).view(a, b, c))
+        start += a * b * c
     return Reserve(*parts)
 
 

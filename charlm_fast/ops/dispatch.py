@@ -14,12 +14,14 @@ import torch
 # Backends and where they live. `auto` tries a device's row from left to right.
 MODULES = {
     "reference": "charlm_fast.kernels.reference",
-    "cpu": "charlm_fast.kernels.native",
+    "cpu": "charlm_fast.kernels.native.cpu",
     "triton": "charlm_fast.kernels.triton",
+    "cuda": "charlm_fast.kernels.native.cuda",
 }
 PREFERENCE = {
     "cpu": ("cpu", "reference"),
-    "cuda": ("triton", "reference"),
+    # By the number of launches, one a layer against one a step: neither was timed yet.
+    "cuda": ("triton", "cuda", "reference"),
 }
 ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 
@@ -78,7 +80,9 @@ def forced_backend() -> str:
     return name
 
 
-def select(operation: str, device: torch.device, dtype: torch.dtype, forced: str = "") -> ModuleType:
+def select(
+    operation: str, device: torch.device, dtype: torch.dtype, forced: str = ""
+) -> ModuleType:
     """The backend package that runs ``operation`` for this device and dtype."""
     name = forced or forced_backend()
     if name != "auto":

@@ -9,50 +9,69 @@ from torch import Tensor
 
 from charlm_fast.kernels.reference.head import summed_loss
 
+from .checks import check_ids, check_same, without_autocast
 from .dispatch import select
+from .function import Function
+from .registration import below_autograd, register, wants_gradient
 
 
-@torch.library.custom_op("charlm_fast::linear_cross_entropy", mutates_args=())
-def _linear_cross_entropy(
+def _run(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("linear_cross_entropy", x.device, x.dtype)
-    return module.linear_cross_entropy(x, weight, bias, targets, save)
+    check_ids(targets, weight.shape[0], "targets")
+    with without_autocast(x.device):
+        return module.linear_cross_entropy(x, weight, bias, targets, save)
 
 
-@_linear_cross_entropy.register_fake
-def _(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
-    empty = x.new_empty(0)
-    if not save:
-        return x.new_empty(()), empty, x.new_empty(0), x.new_empty(0)
-    return (
-        x.new_empty(()),
-        torch.empty_like(x),
-        torch.empty_like(weight),
-        x.new_empty(0) if bias is None else torch.empty_like(bias),
-    )
+def _fake(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
+    def like(v: Tensor | None) -> Tensor:
+        return x.new_empty(0 if v is None or not save else v.shape)
+
+    return x.new_empty(()), like(x), like(weight), like(bias)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, targets, _ = inputs
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(x, weight, bias, targets, *output[1:])
+class _LinearCrossEntropy(Function):
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return below_autograd(_linear_cross_entropy, *args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, targets, _ = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(x, weight, bias, targets, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, dloss: Tensor, *_: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        x, weight, bias, targets, *stored = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # create_graph: the stored gradients are constants, so build them as a graph.
+            wanted = [v for v in (x, weight, bias) if v is not None and v.requires_grad]
+            with without_autocast(x.device):
+                loss = summed_loss(x, weight, bias, targets)
+            found = iter(torch.autograd.grad(loss, wanted, dloss, create_graph=True))
+            return *(next(found) if n else None for n in ctx.needs_input_grad[:3]), None, None
+        return (
+            *(d * dloss if n else None for d, n in zip(stored, ctx.needs_input_grad, strict=False)),
+            None,
+            None,
+        )
 
 
-def _gradient(ctx: Any, dloss: Tensor, *_: Any) -> tuple[Any, ...]:
-    x, weight, bias, targets, dx, dweight, dbias = ctx.saved_tensors
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        # create_graph: the stored gradients are constants, so build them again as a graph.
-        leaves = [v for v in (x, weight, bias) if v is not None]
-        loss = summed_loss(x, weight, bias, targets)
-        wanted = [v for v in leaves if v.requires_grad]
-        found = iter(torch.autograd.grad(loss, wanted, dloss, create_graph=True))
-        grads = [None if v is None or not v.requires_grad else next(found) for v in (x, weight, bias)]
-        return (*grads, None, None)
-    return dx * dloss, dweight * dloss, None if bias is None else dbias * dloss, None, None
+def _autograd(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
+    if wants_gradient(x, weight, bias):
+        return _LinearCrossEntropy.apply(x, weight, bias, targets, True)
+    return below_autograd(_linear_cross_entropy, x, weight, bias, targets, save)
 
 
-_linear_cross_entropy.register_autograd(_gradient, setup_context=_save)
+_linear_cross_entropy = register(
+    "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _run,
+    _fake,
+    _autograd,
+)
 
 
 def linear_cross_entropy(
@@ -66,10 +85,29 @@ def linear_cross_entropy(
         bias: (V,) or None.
         targets: (N,) int64 in [0, V).
         reduction: ``"mean"`` or ``"sum"`` over the N rows.
+
+    Under autocast ``x`` may have lower precision than ``weight``, whose dtype then serves.
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        IndexError: a target is out of range (checked on the CPU).
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
-    leaves = [x, weight] if bias is None else [x, weight, bias]
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in leaves)
+    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[1]:
+        raise RuntimeError(
+            f"x and weight must be (N, H) and (V, H), got {list(x.shape)} and {list(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"bias: got shape {list(bias.shape)}, expected {[weight.shape[0]]}")
+    if targets.shape != x.shape[:1] or targets.dtype != torch.int64 or targets.device != x.device:
+        raise RuntimeError(
+            f"targets: got {targets.dtype} of shape {list(targets.shape)} on {targets.device}, "
+            f"expected torch.int64 of shape {[x.shape[0]]} on {x.device}"
+        )
+    if x.dtype != weight.dtype and torch.is_autocast_enabled(x.device.type):
+        x = x.to(weight.dtype)
+    check_same({"x": x}, [weight] if bias is None else [weight, bias])
+    save = wants_gradient(x, weight, bias)
     loss = _linear_cross_entropy(x, weight, bias, targets, save)[0]
     return loss / x.shape[0] if reduction == "mean" else loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,207 +11,171 @@ from torch import Tensor
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
+from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
 from .dispatch import forced_backend, select
+from .function import Function
+from .registration import below_autograd, register, wants_gradient
+
+# Arguments are positional throughout, in the order of the schemas at the foot of this section;
+# the kernels of each backend take the same.
 
 
-@torch.library.custom_op("charlm_fast::lstm", mutates_args=())
-def _lstm(
-    x: Tensor,
-    ids: Tensor | None,
-    batch_sizes: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-    weights: list[Tensor],
-    has_bias: bool,
-    has_proj: bool,
-    reverse: bool,
-    save: bool,
+def _run(
+    x: Tensor, ids: Tensor | None, batch_sizes: Tensor | None, h0: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("lstm", x.device, x.dtype)
-    return module.lstm(
-        x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
-    )
+    if ids is not None:
+        check_ids(ids, x.shape[0], "ids")
+    if batch_sizes is not None:
+        check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
+    with without_autocast(x.device):
+        return module.lstm(x, ids, batch_sizes, h0, *args)
 
 
-@_lstm.register_fake
-def _(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save):  # type: ignore[no-untyped-def]
+def _fake(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save):  # type: ignore[no-untyped-def]
     rows = x.shape[:-1] if ids is None else ids.shape
     y = x.new_empty(*rows, h0.shape[2])
-    size = reserve_size(h0.shape[0], rows.numel(), c0.shape[2], h0.shape[2], has_proj)
-    return y, torch.empty_like(h0), torch.empty_like(c0), x.new_empty(size if save else 0)
+    size = reserve_size(h0.shape[0], math.prod(rows), c0.shape[2], h0.shape[2], has_proj)
+    hn, cn = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in (h0, c0))
+    return y, hn, cn, x.new_empty(size if save else 0)
 
 
-@torch.library.custom_op("charlm_fast::lstm_backward", mutates_args=())
-def _lstm_backward(
-    dy: Tensor | None,
-    dhn: Tensor | None,
-    dcn: Tensor | None,
-    x: Tensor,
-    ids: Tensor | None,
-    batch_sizes: Tensor | None,
-    h0: Tensor,
-    c0: Tensor,
-    weights: list[Tensor],
-    has_bias: bool,
-    has_proj: bool,
-    reverse: bool,
-    y: Tensor,
-    reserve: Tensor,
-    need_input: bool,
-    need_weights: bool,
-    backend: str,
+class _LSTM(Function):
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return below_autograd(_lstm, *args[:5], list(args[9:]), *args[5:9])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, ids, batch_sizes, h0, c0, *ctx.flags = inputs[:8]
+        y, _, _, reserve = output
+        ctx.mark_non_differentiable(reserve)
+        ctx.set_materialize_grads(False)
+        ctx.backend = forced_backend()  # autograd may run backward on a thread that never saw it
+        ctx.save_for_backward(x, ids, batch_sizes, h0, c0, y, reserve, *inputs[9:])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        needs = ctx.needs_input_grad
+        if dy is None and dhn is None and dcn is None:
+            return (None,) * len(needs)
+        x, ids, batch_sizes, h0, c0, y, reserve, *weights = ctx.saved_tensors
+        need_weights = any(needs[9:])
+        dx, dh0, dc0, dweights = _lstm_backward(
+            dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags,
+            y, reserve, needs[0], need_weights, ctx.backend,
+        )  # fmt: skip
+        grads = [d if need else None for d, need in zip(dweights, needs[9:], strict=True)]
+        return (
+            dx if needs[0] else None,
+            None,
+            None,
+            dh0 if needs[3] else None,
+            dc0 if needs[4] else None,
+            *(None,) * 4,
+            *grads,
+        )
+
+
+def _autograd(x, ids, batch_sizes, h0, c0, weights, *flags):  # type: ignore[no-untyped-def]
+    if wants_gradient(x, h0, c0, *weights):
+        return _LSTM.apply(x, ids, batch_sizes, h0, c0, *flags[:3], True, *weights)
+    return below_autograd(_lstm, x, ids, batch_sizes, h0, c0, weights, *flags)
+
+
+_lstm = register(
+    "lstm(Tensor x, Tensor? ids, Tensor? batch_sizes, Tensor h0, Tensor c0, Tensor[] weights, "
+    "bool has_bias, bool has_proj, bool reverse, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
+    _run,
+    _fake,
+    _autograd,
+)
+
+
+def _run_backward(
+    dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, x: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    *args_, backend = args
     module = select("lstm_backward", x.device, x.dtype, backend)
-    return module.lstm_backward(
-        dy,
-        dhn,
-        dcn,
-        x,
-        ids,
-        batch_sizes,
-        h0,
-        c0,
-        weights,
-        has_bias,
-        has_proj,
-        reverse,
-        y,
-        reserve,
-        need_input,
-        need_weights,
-    )
+    with without_autocast(x.device):
+        return module.lstm_backward(dy, dhn, dcn, x, *args_)
 
 
-@_lstm_backward.register_fake
-def _(  # type: ignore[no-untyped-def]
-    dy,
-    dhn,
-    dcn,
-    x,
-    ids,
-    batch_sizes,
-    h0,
-    c0,
-    weights,
-    has_bias,
-    has_proj,
-    reverse,
-    y,
-    reserve,
-    need_input,
-    need_weights,
-    backend,
-):
+def _fake_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest):  # type: ignore[no-untyped-def]
+    need_input, need_weights = rest[5], rest[6]
+
+    def like(v: Tensor, needed: bool) -> Tensor:
+        return x.new_empty(v.shape if needed else 0)
+
     return (
-        torch.empty_like(x) if need_input else x.new_empty(0),
-        torch.empty_like(h0),
-        torch.empty_like(c0),
-        [torch.empty_like(w) if need_weights else w.new_empty(0) for w in weights],
+        like(x, need_input),
+        like(h0, True),
+        like(c0, True),
+        [like(w, need_weights) for w in weights],
     )
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, ids, batch_sizes, h0, c0, weights, ctx.has_bias, ctx.has_proj, ctx.reverse, _ = inputs
-    y, _, _, reserve = output
-    ctx.mark_non_differentiable(reserve)
-    ctx.set_materialize_grads(False)
-    ctx.backend = forced_backend()  # autograd may run backward on a thread that never saw it
-    ctx.save_for_backward(x, ids, batch_sizes, h0, c0, y, reserve, *weights)
+class _LSTMBackward(Function):
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        weights, rest = args[16:], args[8:16]
+        dx, dh0, dc0, dweights = below_autograd(_lstm_backward, *args[:8], list(weights), *rest)
+        return dx, dh0, dc0, *dweights
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.flags = inputs[8:11]
+        ctx.save_for_backward(*inputs[:8], *inputs[16:])
 
-def _lstm_gradient(ctx: Any, dy: Any, dhn: Any, dcn: Any, _: Any) -> tuple[Any, ...]:
-    x, ids, batch_sizes, h0, c0, y, reserve, *weights = ctx.saved_tensors
-    need_x, _, _, need_h, need_c, need_weights = ctx.needs_input_grad[:6]
-    any_weight = any(need_weights)
-    if dy is None and dhn is None and dcn is None:
-        return (None,) * 10
-    dx, dh0, dc0, dweights = _lstm_backward(
-        dy,
-        dhn,
-        dcn,
-        x,
-        ids,
-        batch_sizes,
-        h0,
-        c0,
-        weights,
-        ctx.has_bias,
-        ctx.has_proj,
-        ctx.reverse,
-        y,
-        reserve,
-        need_x,
-        any_weight,
-        ctx.backend,
-    )
-    return (
-        dx if need_x else None,
-        None,
-        None,
-        dh0 if need_h else None,
-        dc0 if need_c else None,
-        [d if need else None for d, need in zip(dweights, need_weights, strict=True)],
-        None,
-        None,
-        None,
-        None,
-    )
-
-
-_lstm.register_autograd(_lstm_gradient, setup_context=_save_for_backward)
-
-
-def _save_for_double_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights = inputs[:9]
-    ctx.has_bias, ctx.has_proj, ctx.reverse = inputs[9:12]
-    ctx.save_for_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights)
-
-
-def _lstm_double_gradient(ctx: Any, ddx: Any, ddh0: Any, ddc0: Any, ddw: Any) -> tuple[Any, ...]:
-    """Differentiates the reference's own backward: exact, at eager speed."""
-    dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights = ctx.saved_tensors
-    with torch.enable_grad():
-        leaves = [
-            None if v is None else v.detach().requires_grad_()
-            for v in (dy, dhn, dcn, x, h0, c0, *weights)
-        ]
-        dy, dhn, dcn, x, h0, c0, *weights = leaves
-        first = lstm_vjp(
-            dy,
-            dhn,
-            dcn,
-            x,
-            ids,
-            batch_sizes,
-            h0,
-            c0,
-            weights,
-            ctx.has_bias,
-            ctx.has_proj,
-            ctx.reverse,
-            create_graph=True,
-        )
-        pairs = [
-            (f, g)
-            for f, g in zip(first, (ddx, ddh0, ddc0, *ddw), strict=True)
-            if g is not None and g.shape == f.shape and f.requires_grad
-        ]
-        present = [v for v in leaves if v is not None]
-        found = iter(
-            torch.autograd.grad(
-                [f for f, _ in pairs],
-                present,
-                [g for _, g in pairs],
-                allow_unused=True,
-                materialize_grads=True,
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        """Differentiates the reference's own backward: exact, at eager speed."""
+        dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *weights = ctx.saved_tensors
+        with torch.enable_grad(), without_autocast(x.device):
+            leaves: list[Any] = [
+                None if v is None else v.detach().requires_grad_()
+                for v in (dy, dhn, dcn, x, h0, c0, *weights)
+            ]
+            dy, dhn, dcn, x, h0, c0, *weights = leaves
+            first = lstm_vjp(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags)
+            pairs = [
+                (f, g)
+                for f, g in zip(first, grads, strict=True)
+                if g is not None and g.shape == f.shape and f.requires_grad
+            ]
+            found = iter(
+                torch.autograd.grad(
+                    [f for f, _ in pairs],
+                    [v for v in leaves if v is not None],
+                    [g for _, g in pairs],
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
             )
+        d_dy, d_dhn, d_dcn, d_x, d_h0, d_c0, *d_weights = (
+            None if v is None else next(found) for v in leaves
         )
-    second = [None if v is None else next(found) for v in leaves]
-    g_dy, g_dhn, g_dcn, g_x, g_h0, g_c0, *g_w = second
-    return (g_dy, g_dhn, g_dcn, g_x, None, None, g_h0, g_c0, g_w, *(None,) * 8)
+        return (d_dy, d_dhn, d_dcn, d_x, None, None, d_h0, d_c0, *(None,) * 8, *d_weights)
 
 
-_lstm_backward.register_autograd(_lstm_double_gradient, setup_context=_save_for_double_backward)
+def _autograd_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest):  # type: ignore[no-untyped-def]
+    if wants_gradient(dy, dhn, dcn, x, h0, c0, *weights):
+        dx, dh0, dc0, *dweights = _LSTMBackward.apply(
+            dy, dhn, dcn, x, ids, batch_sizes, h0, c0, *rest, *weights
+        )
+        return dx, dh0, dc0, dweights
+    return below_autograd(_lstm_backward, dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest)
+
+
+_lstm_backward = register(
+    "lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor? ids, "
+    "Tensor? batch_sizes, Tensor h0, Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, "
+    "bool reverse, Tensor y, Tensor reserve, bool need_input, bool need_weights, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor[])",
+    _run_backward,
+    _fake_backward,
+    _autograd_backward,
+)
 
 
 def lstm(
@@ -242,9 +207,13 @@ def lstm(
 
     Returns:
         y (T, B, R) or (N, R), h_n (L, B, R), c_n (L, B, H).
+
+    Raises:
+        RuntimeError: shapes, dtypes or devices do not fit together.
+        IndexError: an id is out of range (checked on the CPU).
+        BackendError: a forced backend cannot serve the call.
     """
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *weights))
-    y, hn, cn, _ = _lstm(
-        x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save
-    )
+    check_lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj)
+    save = wants_gradient(x, h0, c0, *weights)
+    y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
     return y, hn, cn

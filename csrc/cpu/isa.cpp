@@ -5,9 +5,9 @@
 
 namespace charlm {
 
-#define CHARLM_DECLARE(isa)                   \
-  namespace isa {                             \
-  extern const Kernels<float> float_kernels;  \
+#define CHARLM_DECLARE(isa)                    \
+  namespace isa {                              \
+  extern const Kernels<float> float_kernels;   \
   extern const Kernels<double> double_kernels; \
   }
 

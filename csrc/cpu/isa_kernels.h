@@ -10,8 +10,8 @@ namespace CHARLM_ISA {
 
 template <class T>
 constexpr Kernels<T> make_kernels() {
-  return {kLanes<T>,           kPanelWidth<T>,  pack_gate_panel<T>, pack_panel<T>,
-          multiply_panels<T>,  forward_task<T>, backward_task<T>,   cross_entropy_rows<T>};
+  return {kLanes<T>,          kPanelWidth<T>,  pack_gate_panel<T>, pack_panel<T>,
+          multiply_panels<T>, forward_task<T>, backward_task<T>,   cross_entropy_rows<T>};
 }
 
 extern const Kernels<float> float_kernels;

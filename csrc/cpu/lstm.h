@@ -16,9 +16,11 @@ using torch::stable::Tensor;
 // Returns y, h_n, c_n and the reserve for the backward pass (empty unless save), flat:
 // gates (L, N, 4H), cells (L, N, H), y of the lower layers (L - 1, N, R), with a projection
 // the unprojected outputs (L, N, H).
-std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(
-    Tensor x, std::optional<Tensor> ids, std::optional<Tensor> batch_sizes, Tensor h0, Tensor c0,
-    std::vector<Tensor> weights, bool has_bias, bool has_proj, bool reverse, bool save);
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
+                                                        std::optional<Tensor> batch_sizes,
+                                                        Tensor h0, Tensor c0,
+                                                        std::vector<Tensor> weights, bool has_bias,
+                                                        bool has_proj, bool reverse, bool save);
 
 // The recurrent part of the gradient. Returns dgates (L, N, 4H), dx (N, I; empty unless
 // need_input), dh0, dc0 and, with a projection, the gradient that reached it (L, N, R).

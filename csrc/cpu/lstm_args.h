@@ -42,8 +42,8 @@ struct ForwardArgs {
   i64 H, R, L;
   bool save;
   const Layer<T>* layers;
-  const T* x;        // (N, I), or the embedding (V, I) when ids are given
-  const i64* ids;    // (N) or null
+  const T* x;      // (N, I), or the embedding (V, I) when ids are given
+  const i64* ids;  // (N) or null
   i64 V;
   T* table;          // (V, padded gates): embedding @ w_ih^T + bias, when ids are given
   T* const* pre;     // by slot: input products, of all steps in a wavefront, else of a chunk
@@ -61,18 +61,18 @@ struct BackwardArgs {
   Schedule schedule;
   i64 H, R, L;
   const Layer<T>* layers;
-  const T* c0;              // (L, B, H)
-  const T* const* gates;    // by layer: (N, 4H)
-  const T* const* cells;    // by layer: (N, H)
-  const T* const* dy;       // by layer: (N, R), the top one null when y has no gradient
-  T* const* dx;             // by layer: (N, I), null at layer 0 when not asked for
-  T* const* dgates;         // by layer: (N, 4H)
-  T* const* dprojected;     // by layer: (N, R) when there is a projection
-  T* const* gather;         // by slot: a chunk's gate gradients side by side
-  T* const* scatter;        // by slot: their product with w_ih
-  T* const* dhidden;        // by slot: (rows, H), when there is a projection
-  T* dh;                    // (L, B, R) running: gradient of hn in, of h0 out
-  T* dc;                    // (L, B, H)
+  const T* c0;            // (L, B, H)
+  const T* const* gates;  // by layer: (N, 4H)
+  const T* const* cells;  // by layer: (N, H)
+  const T* const* dy;     // by layer: (N, R), the top one null when y has no gradient
+  T* const* dx;           // by layer: (N, I), null at layer 0 when not asked for
+  T* const* dgates;       // by layer: (N, 4H)
+  T* const* dprojected;   // by layer: (N, R) when there is a projection
+  T* const* gather;       // by slot: a chunk's gate gradients side by side
+  T* const* scatter;      // by slot: their product with w_ih
+  T* const* dhidden;      // by slot: (rows, H), when there is a projection
+  T* dh;                  // (L, B, R) running: gradient of hn in, of h0 out
+  T* dc;                  // (L, B, H)
 };
 
 template <class T>

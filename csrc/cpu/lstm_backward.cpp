@@ -32,12 +32,9 @@ BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Ten
 
   Tensor dgates = torch::stable::new_empty(reserve, {s.L, s.N, 4 * s.H});
   Tensor dx = torch::stable::new_empty(reserve, {need_input ? s.N : 0, s.I});
-  Tensor dh = dhn ? torch::stable::clone(*dhn)
-                  : torch::stable::new_zeros(reserve, {s.L, s.B, s.R});
-  Tensor dc = dcn ? torch::stable::clone(*dcn)
-                  : torch::stable::new_zeros(reserve, {s.L, s.B, s.H});
-  Tensor dprojected =
-      torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
+  Tensor dh = dhn ? torch::stable::clone(*dhn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.R});
+  Tensor dc = dcn ? torch::stable::clone(*dcn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.H});
+  Tensor dprojected = torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
 
   const int64_t width = k.panel_width;
   const int64_t hh_panels = div_up(s.R, width), hr_panels = has_proj ? div_up(s.H, width) : 0;
@@ -94,10 +91,8 @@ BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Ten
 
   const T* saved = reserve.const_data_ptr<T>();
   const std::vector<const T*> gates = slices(saved, s.L, s.N * 4 * s.H);
-  const std::vector<const T*> cells =
-      slices(saved + s.L * s.N * 4 * s.H, s.L, s.N * s.H);
-  const std::vector<T*> dgates_by_layer =
-      slices(dgates.mutable_data_ptr<T>(), s.L, s.N * 4 * s.H);
+  const std::vector<const T*> cells = slices(saved + s.L * s.N * 4 * s.H, s.L, s.N * s.H);
+  const std::vector<T*> dgates_by_layer = slices(dgates.mutable_data_ptr<T>(), s.L, s.N * 4 * s.H);
   std::vector<T*> dxs = slices(inner_dy, s.L - 1, s.N * s.R);
   std::vector<const T*> dys(dxs.begin(), dxs.end());
   dxs.insert(dxs.begin(), need_input ? dx.mutable_data_ptr<T>() : nullptr);
@@ -133,8 +128,8 @@ BackwardResult lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn
                              std::optional<Tensor> batch_sizes, Tensor c0,
                              std::vector<Tensor> weights, bool has_bias, bool has_proj,
                              bool reverse, Tensor reserve, int64_t steps, bool need_input) {
-  const auto run = c0.scalar_type() == torch::headeronly::ScalarType::Float ? backward<float>
-                                                                            : backward<double>;
+  const auto run =
+      c0.scalar_type() == torch::headeronly::ScalarType::Float ? backward<float> : backward<double>;
   return run(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj, reverse, reserve,
              steps, need_input);
 }

@@ -53,9 +53,8 @@ CHARLM_INLINE void backward_step(const BackwardArgs<T>& a, i64 l, i64 t, i64 slo
   for (i64 r = 0; r < rows; ++r) {
     const T* gates = a.gates[l] + (row0 + r) * 4 * H;
     const T* cells = a.cells[l] + (row0 + r) * H;
-    const T* before = first + r < rows_before
-                          ? a.cells[l] + (s.offset[previous] + first + r) * H
-                          : a.c0 + (l * s.B + first + r) * H;
+    const T* before = first + r < rows_before ? a.cells[l] + (s.offset[previous] + first + r) * H
+                                              : a.c0 + (l * s.B + first + r) * H;
     for (i64 k = 0; k < H; k += L) {
       const int n = H - k < L ? static_cast<int>(H - k) : L;
       Vec<T> total;
@@ -83,8 +82,8 @@ void input_gradient(const BackwardArgs<T>& a, i64 l, i64 tile, i64 slot, const C
   const TileRows tile_rows(s, tile);
   if (s.tiles == 1) {
     const i64 row0 = s.offset[steps.begin];
-    multiply_panels<T>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I, p0,
-                       p1, nullptr, a.dx[l] + row0 * I, I, false);
+    multiply_panels<T>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I,
+                       p0, p1, nullptr, a.dx[l] + row0 * I, I, false);
     return;
   }
   i64 rows = 0;

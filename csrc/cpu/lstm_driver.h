@@ -56,13 +56,13 @@ struct Plan {
     // A thread with fewer than three rows waits for memory, not arithmetic: splitting layers
     // (whose weights then stay in one core's cache) beats splitting such rows.
     const bool wavefront = threads > 1 && s.L > 1 && s.B < 3 * threads;
-    const int64_t tiles =
-        std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
+    const int64_t tiles = std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
     schedule = {s.T, s.B, s.N, size.data(), offset.data(), reverse, tiles, 1, wavefront, nullptr};
     // Enough rows in a chunk's product to reuse a weight panel; few in a wavefront, whose upper
     // layer idles for the first chunk.
     const int64_t rows = std::max<int64_t>(1, s.B / tiles);
-    schedule.chunk = std::clamp<int64_t>((wavefront ? 12 : 48) / rows, 1, std::max<int64_t>(s.T, 1));
+    schedule.chunk =
+        std::clamp<int64_t>((wavefront ? 12 : 48) / rows, 1, std::max<int64_t>(s.T, 1));
     progress.assign(s.L * tiles, 0);
     schedule.progress = progress.data();
   }

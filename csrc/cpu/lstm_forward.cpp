@@ -5,13 +5,10 @@ namespace charlm {
 namespace {
 
 template <class T>
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
-                                                   const std::optional<Tensor>& ids,
-                                                   const std::optional<Tensor>& batch_sizes,
-                                                   const Tensor& h0, const Tensor& c0,
-                                                   const std::vector<Tensor>& weights,
-                                                   bool has_bias, bool has_proj, bool reverse,
-                                                   bool save) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
+    const Tensor& x, const std::optional<Tensor>& ids, const std::optional<Tensor>& batch_sizes,
+    const Tensor& h0, const Tensor& c0, const std::vector<Tensor>& weights, bool has_bias,
+    bool has_proj, bool reverse, bool save) {
   const Kernels<T>& k = kernels<T>();
   std::vector<Layer<T>> layers = layers_of<T>(weights, has_bias, has_proj);
   const Tensor& rows = ids ? *ids : x;
@@ -50,8 +47,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
     for (Layer<T>& layer : layers) {
       layer.packed_ih = arena.take(layer.I * width);
       layer.packed_hh = arena.take(s.R * width);
-      layer.packed_hr = has_proj ? arena.take(s.H * div_up(s.R, k.panel_width) * k.panel_width)
-                                 : nullptr;
+      layer.packed_hr =
+          has_proj ? arena.take(s.H * div_up(s.R, k.panel_width) * k.panel_width) : nullptr;
       layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     }
     table = arena.take(V * width);
@@ -60,8 +57,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
     for (int64_t slot = 0; slot < plan.slots(); ++slot) {
       const int64_t steps = schedule.wavefront ? s.T : schedule.chunk;
       pre.push_back(arena.take(steps * plan.tile_rows() * width));
-      gather.push_back(
-          arena.take(schedule.tiles > 1 ? chunk_rows * std::max(s.I, s.R) : 0));
+      gather.push_back(arena.take(schedule.tiles > 1 ? chunk_rows * std::max(s.I, s.R) : 0));
     }
     inner_y = save ? nullptr : arena.take(inner);
     hidden = save ? nullptr : arena.take(unprojected);
@@ -128,11 +124,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(
-    Tensor x, std::optional<Tensor> ids, std::optional<Tensor> batch_sizes, Tensor h0, Tensor c0,
-    std::vector<Tensor> weights, bool has_bias, bool has_proj, bool reverse, bool save) {
-  const auto run = x.scalar_type() == torch::headeronly::ScalarType::Float ? forward<float>
-                                                                           : forward<double>;
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
+                                                        std::optional<Tensor> batch_sizes,
+                                                        Tensor h0, Tensor c0,
+                                                        std::vector<Tensor> weights, bool has_bias,
+                                                        bool has_proj, bool reverse, bool save) {
+  const auto run =
+      x.scalar_type() == torch::headeronly::ScalarType::Float ? forward<float> : forward<double>;
   return run(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save);
 }
 

@@ -40,8 +40,8 @@ CHARLM_INLINE i64 gate_panels(i64 H) {
 
 // One row, one vector of units: the recurrent sums to c and h.
 template <class T>
-CHARLM_INLINE void cell_forward(const Vec<T>* sum, const T* pre, i64 H, int n, T* c, T* h,
-                                T* gates, T* cell) {
+CHARLM_INLINE void cell_forward(const Vec<T>* sum, const T* pre, i64 H, int n, T* c, T* h, T* gates,
+                                T* cell) {
   constexpr int L = kLanes<T>;
   const Vec<T> i = sigmoid<T>(sum[0] + load(pre));
   const Vec<T> f = sigmoid<T>(sum[1] + load(pre + L));
@@ -137,8 +137,7 @@ void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
     const i64 origin = s.wavefront ? steps.begin * (tile_rows.last - tile_rows.first) : 0;
     T* pre = a.pre[slot] + origin * width;
     if (s.wavefront && l > 0) wait_for(s, l - 1, tile, chunk + 1);
-    if (!folded)
-      input_product<T>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
+    if (!folded) input_product<T>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
     i64 before = 0;
     if (s.reverse)
       for (i64 t = steps.begin; t < steps.end; ++t) before += tile_rows.count(t);
@@ -148,16 +147,14 @@ void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
       if (s.reverse) before -= rows;
       if (folded) {
         const i64* ids = a.ids + s.offset[t] + tile_rows.first;
-        forward_step<T>(a, l, t, tile_rows.first, rows,
-                        [&](i64 r) __attribute__((always_inline)) {
-                          return a.table + ids[r] * width;
-                        });
+        forward_step<T>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
+          return a.table + ids[r] * width;
+        });
       } else {
         const T* rows_of_t = pre + before * width;
-        forward_step<T>(a, l, t, tile_rows.first, rows,
-                        [&](i64 r) __attribute__((always_inline)) {
-                          return rows_of_t + r * width;
-                        });
+        forward_step<T>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
+          return rows_of_t + r * width;
+        });
       }
       if (!s.reverse) before += rows;
     }

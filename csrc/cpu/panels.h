@@ -96,8 +96,7 @@ CHARLM_INLINE void rest_of_rows(i64 rows, i64 first, const Body& body) {
 template <class Body>
 CHARLM_INLINE void for_row_tiles(i64 rows, const Body& body) {
   i64 r = 0;
-  for (; rows - r >= CHARLM_TILE_ROWS; r += CHARLM_TILE_ROWS)
-    body(RowCount<CHARLM_TILE_ROWS>{}, r);
+  for (; rows - r >= CHARLM_TILE_ROWS; r += CHARLM_TILE_ROWS) body(RowCount<CHARLM_TILE_ROWS>{}, r);
   rest_of_rows<CHARLM_TILE_ROWS - 1>(rows - r, r, body);
 }
 

@@ -40,9 +40,7 @@ Tensor cross_entropy_rows(Tensor& logits, const Tensor& targets, bool gradient) 
   return loss;
 }
 
-bool is_float(const Tensor& t) {
-  return t.scalar_type() == torch::headeronly::ScalarType::Float;
-}
+bool is_float(const Tensor& t) { return t.scalar_type() == torch::headeronly::ScalarType::Float; }
 
 }  // namespace
 

@@ -32,8 +32,9 @@ if os.environ.get("TRITON_INTERPRET") != "1":
         assert done.returncode == 0, done.stdout + done.stderr
 
 else:
-    from charlm_fast.kernels import native, reference
+    from charlm_fast.kernels import reference
     from charlm_fast.kernels import triton as backend
+    from charlm_fast.kernels.native import cpu as native
     from charlm_fast.kernels.triton import tiling
     from charlm_fast.ops import backends, linear_cross_entropy, lstm, use_backend
     from charlm_fast.ops.dispatch import BackendError, select
@@ -257,4 +258,6 @@ else:
         with use_backend("triton"):
             assert select("lstm", torch.device("cpu"), F32) is backend
             with pytest.raises(BackendError, match="bfloat16"):
-                lstm(*(torch.zeros(1, 1, 1, dtype=torch.bfloat16),) * 3, [])
+                one = torch.zeros(1, 1, 1, dtype=torch.bfloat16)
+                weight = torch.zeros(4, 1, dtype=torch.bfloat16)
+                lstm(one, one, one, [weight, weight], has_bias=False)

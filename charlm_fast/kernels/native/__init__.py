@@ -1,24 +1,10 @@
-"""Kernels in C++, built into ``charlm_fast._C``."""
+"""Operations whose kernels are in C++ and CUDA, built into ``charlm_fast._C``.
 
-from __future__ import annotations
-
-import torch
-
-from charlm_fast import _extension
+The functions here serve both: the native operations that they call dispatch on the device. The
+modules ``cpu`` and ``cuda`` are the backends, these functions with what each can serve.
+"""
 
 from .head import linear_cross_entropy
 from .lstm import lstm, lstm_backward
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
-
-
-def unavailable() -> str | None:
-    return _extension.load_native()
-
-
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cpu":
-        return f"it serves tensors on cpu, got {device.type}"
-    if dtype not in (torch.float32, torch.float64):
-        return f"it serves float32 and float64, got {dtype}"
-    return None
+__all__ = ["linear_cross_entropy", "lstm", "lstm_backward"]

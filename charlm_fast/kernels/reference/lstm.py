@@ -57,7 +57,7 @@ def lstm(
 
     parts = gates_saved + cells_saved + outputs[:-1] + (hidden_saved if has_proj else [])
     reserve = torch.cat([p.reshape(-1) for p in parts]) if save else x.new_empty(0)
-    y = inputs.view(*rows.shape[: 1 if batch_sizes is not None else 2], -1)
+    y = inputs.view(*rows.shape[: 1 if batch_sizes is not None else 2], inputs.shape[-1])
     return y, torch.stack(hn), torch.stack(cn), reserve
 
 
@@ -149,27 +149,15 @@ def lstm_vjp(
     has_bias: bool,
     has_proj: bool,
     reverse: bool,
-    create_graph: bool,
 ) -> tuple[Tensor, ...]:
-    """(dx, dh0, dc0, *dweights), differentiable again where ``create_graph``."""
-    leaves = [x, h0, c0, *weights]
-    with torch.enable_grad():
-        if not create_graph:
-            leaves = [v.detach().requires_grad_() for v in leaves]
-        x_, h_, c_, *w_ = leaves
-        outputs = lstm(
-            x_, ids, batch_sizes, h_, c_, w_, has_bias, has_proj, reverse, save=False
-        )[:3]
-        pairs = [
-            (o, g) for o, g in zip(outputs, (dy, dhn, dcn), strict=True) if g is not None
-        ]
-        if not pairs:
-            return tuple(torch.zeros_like(v) for v in leaves)
-        return torch.autograd.grad(
-            [o for o, _ in pairs],
-            leaves,
-            [g for _, g in pairs],
-            create_graph=create_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+    """(dx, dh0, dc0, *dweights) as a graph, to be differentiated again. For use under autograd."""
+    outputs = lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save=False)
+    pairs = [(o, g) for o, g in zip(outputs[:3], (dy, dhn, dcn), strict=True) if g is not None]
+    return torch.autograd.grad(
+        [o for o, _ in pairs],
+        [x, h0, c0, *weights],
+        [g for _, g in pairs],
+        create_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )

@@ -1,0 +1,61 @@
+"""What this machine and this build offer: ``python -m charlm_fast.env``."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import torch
+
+from charlm_fast import _extension
+from charlm_fast.ops.dispatch import backends
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def report() -> list[tuple[str, str]]:
+    """The lines of the report as (name, value)."""
+    host = _extension.host_module()
+    info = host.build_info() if host else {}
+    features = host.cpu_features() if host else {}
+    reason = _extension.load_native()
+    lines = [
+        ("charlm_fast", _version("charlm_fast")),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("torch", f"{torch.__version__} (CUDA {torch.version.cuda or 'no'})"),
+        ("triton", _version("triton")),
+        ("threads", f"{torch.get_num_threads()}"),
+    ]
+    if info:
+        lines += [
+            ("built with", f"{info['compiler']}, torch {info['torch_version']}"),
+            ("CUDA kernels", info["cuda_version"] or f"not built: {info['cuda_why_not']}"),
+        ]
+    lines.append(("CPU features", ", ".join(k for k, v in features.items() if v) or "unknown"))
+    if reason is None:
+        isas = torch.ops.charlm_fast_native.isa("").split(",")
+        lines.append(("CPU kernels", f"{isas[0]} (also here: {', '.join(isas[1:]) or 'none'})"))
+    else:
+        lines.append(("CPU kernels", f"missing: {reason}"))
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    lines.append(("GPUs", ", ".join(torch.cuda.get_device_name(k) for k in gpus) or "none"))
+    for name, why_not in backends().items():
+        lines.append((f"backend {name}", why_not or "available"))
+    return lines
+
+
+def main() -> None:
+    """Print the report."""
+    lines = report()
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+
+
+if __name__ == "__main__":
+    main()

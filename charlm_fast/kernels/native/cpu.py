@@ -1,0 +1,25 @@
+"""Backend ``cpu``: kernels in C++ for the instruction set found at run time."""
+
+from __future__ import annotations
+
+import torch
+
+from charlm_fast import _extension
+
+from . import linear_cross_entropy, lstm, lstm_backward
+
+__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def unavailable() -> str | None:
+    return _extension.load_native()
+
+
+def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cpu":
+        return f"it serves tensors on cpu, got {device.type}"
+    if dtype not in DTYPES:
+        return f"it serves float32 and float64, got {dtype}"
+    return None

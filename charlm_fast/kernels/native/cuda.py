@@ -1,0 +1,57 @@
+"""Backend ``cuda``: kernels in CUDA C++, a GEMM and a fused cell a step.
+
+In bfloat16 and float16, sums, the running cell state and its gradient are float32. What is
+returned or kept for the backward pass, cells included, is rounded to the dtype of the input.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+import torch
+
+from charlm_fast import _extension
+
+from . import linear_cross_entropy, lstm, lstm_backward
+
+__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def unavailable() -> str | None:
+    return _extension.load_native() or _no_cuda()
+
+
+@functools.cache
+def _no_cuda() -> str | None:
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is a build without CUDA; install one with CUDA"
+    if not hasattr(torch.ops.charlm_fast_native, "cuda_version"):
+        return (
+            "charlm_fast was built without CUDA; "
+            "reinstall it where nvcc is found (set CUDA_HOME to the toolkit)"
+        )
+    if not _has_driver():
+        return "the NVIDIA driver is not installed: its library libcuda was not found"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device; see nvidia-smi and CUDA_VISIBLE_DEVICES"
+    return None
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+    if device.type != "cuda":
+        return f"it serves tensors on cuda, got {device.type}"
+    if dtype not in DTYPES:
+        return f"it serves float32, float64, bfloat16 and float16, got {dtype}"
+    return None

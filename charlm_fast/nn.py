@@ -1,0 +1,138 @@
+"""Drop-in modules: ``torch.nn.LSTM`` and ``torch.nn.LSTMCell`` on this package's kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from . import functional
+
+__all__ = ["LSTM", "LSTMCell"]
+
+State = tuple[Tensor, Tensor]
+
+
+class LSTM(nn.RNNBase):
+    """:class:`torch.nn.LSTM`, faster: its arguments, parameters, initialisation and errors.
+
+    A checkpoint of either loads into the other. An instance is not an ``nn.LSTM``, because
+    ``torch.compile`` refuses those; test for ``nn.RNNBase``.
+
+    T steps, B rows, H hidden units, L layers, D = 2 if ``bidirectional`` else 1, R = ``proj_size``
+    or H.
+
+    Shape:
+        - input: (T, ``input_size``), (T, B, ``input_size``), (B, T, ``input_size``) if
+          ``batch_first``, or a ``PackedSequence``.
+        - hx: None for zeros, or the pair h_0 (L * D, B, R), c_0 (L * D, B, H); no B if the input
+          is unbatched.
+        - returns output, (h_n, c_n): shaped like input with D * R columns, h_0 and c_0.
+
+    With dropout the masks are drawn as by :func:`torch.nn.functional.dropout` between layers;
+    whether one seed gives the masks of ``nn.LSTM`` is not promised.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+        )
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: the kernels take the parameters where they lie."""
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: State | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        if isinstance(input, PackedSequence):
+            data, batch_sizes, sorted_indices, unsorted_indices = input
+            if hx is not None and sorted_indices is not None:
+                hx = (hx[0].index_select(1, sorted_indices), hx[1].index_select(1, sorted_indices))
+            y, h, c = self._run(data, hx, batch_sizes)
+            if unsorted_indices is not None:
+                h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
+            return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
+
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched = input.dim() == 3
+        if hx is not None and any(state.dim() != input.dim() for state in hx):
+            got = ", ".join(f"{state.dim()}-D" for state in hx)
+            kind, dims = ("batched 3-D", "3-D") if batched else ("unbatched 2-D", "2-D")
+            raise RuntimeError(
+                f"For {kind} input, hx and cx should also be {dims} but got ({got}) tensors"
+            )
+        if batched:
+            y, h, c = self._run(input, hx)
+            return y, (h, c)
+        if hx is not None:
+            hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        batch_dim = 0 if self.batch_first else 1
+        y, h, c = self._run(input.unsqueeze(batch_dim), hx)
+        return y.squeeze(batch_dim), (h.squeeze(1), c.squeeze(1))
+
+    def _run(
+        self, input: Tensor, hx: State | None, batch_sizes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return functional.lstm(
+            input,
+            hx,
+            [weight for layer in self.all_weights for weight in layer],
+            self.bias,
+            self.num_layers,
+            self.dropout,
+            self.training,
+            self.bidirectional,
+            self.batch_first,
+            batch_sizes=batch_sizes,
+        )
+
+
+class LSTMCell(nn.LSTMCell):
+    """:class:`torch.nn.LSTMCell` on this package's kernels; see there for arguments and shapes."""
+
+    def forward(self, input: Tensor, hx: State | None = None) -> State:
+        if input.dim() not in (1, 2):
+            raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        if hx is not None:
+            for k, state in enumerate(hx):
+                if state.dim() not in (1, 2):
+                    raise ValueError(
+                        f"LSTMCell: Expected hx[{k}] to be 1D or 2D, got {state.dim()}D instead"
+                    )
+        batched = input.dim() == 2
+        if not batched:
+            input = input.unsqueeze(0)
+        if hx is None:
+            zeros = input.new_zeros(input.shape[0], self.hidden_size)
+            hx = (zeros, zeros)
+        elif not batched:
+            hx = (hx[0].unsqueeze(0), hx[1].unsqueeze(0))
+        h, c = functional.lstm_cell(
+            input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        )
+        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))

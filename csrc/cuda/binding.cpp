@@ -1,0 +1,25 @@
+// The CUDA kernels behind the operations that csrc/binding.cpp defines.
+#include <torch/csrc/stable/library.h>
+
+#include "kernels.h"
+#include "lstm.h"
+
+namespace {
+
+int64_t cuda_version() { return charlm::cuda::compiled_version(); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
+  m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
+  m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
+  m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
+  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+}
+
+// Python asks for this operation to learn whether the extension was built with CUDA.
+STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) { m.def("cuda_version() -> int"); }
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {
+  m.impl("cuda_version", TORCH_BOX(&cuda_version));
+}

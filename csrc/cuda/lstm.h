@@ -1,0 +1,40 @@
+// The CUDA operations as the binding sees them: arguments and results as in cpu/lstm.h.
+//
+// Storage may be float, double, bfloat16 or half; for the last two all sums, the running cell
+// state and its gradient are float. What the reserve and the results hold is rounded to the
+// storage type, cells included, so that every backend reads every backend's reserve.
+//
+// Nothing here synchronises or reads device memory from the host (batch_sizes lives on the
+// host), so a call can be captured in a CUDA graph. Ids out of range stop the kernel with a
+// sentence on stderr, as torch.nn.Embedding does.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace charlm {
+namespace cuda {
+
+using torch::stable::Tensor;
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
+                                                        std::optional<Tensor> batch_sizes,
+                                                        Tensor h0, Tensor c0,
+                                                        std::vector<Tensor> weights, bool has_bias,
+                                                        bool has_proj, bool reverse, bool save);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
+    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
+    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
+    bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
+
+Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
+
+// The loss by row is in the compute type: float for bfloat16 and half.
+Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient);
+
+}  // namespace cuda
+}  // namespace charlm

@@ -1,0 +1,37 @@
+// The CUDA drivers under a namespace of their own, for tensors on the CPU.
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/lstm.h"
+
+// What the drivers take from the CUDA half of torch. Linked with -Bsymbolic.
+extern "C" {
+AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void** stream) {
+  *stream = nullptr;
+  return 0;
+}
+AOTITorchError aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
+  *guard = nullptr;
+  return 0;
+}
+AOTITorchError aoti_torch_delete_device_guard(DeviceGuardHandle) { return 0; }
+}
+
+STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
+  m.def(
+      "lstm_forward(Tensor x, Tensor? ids, Tensor? batch_sizes, Tensor h0, Tensor c0, "
+      "Tensor[] weights, bool has_bias, bool has_proj, bool reverse, bool save) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, int input, Tensor? batch_sizes, "
+      "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
+      "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
+  m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
+  m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
+  m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
+  m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
+  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+}

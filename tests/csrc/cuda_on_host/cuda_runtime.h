@@ -1,0 +1,194 @@
+// Runs CUDA kernels on the host, for tests of their logic where there is no GPU.
+//
+// A fiber for each thread of a block; blocks run one after another. A barrier or a warp
+// collective parks the fiber until the rest of its group has come. Covers what the kernels use
+// and no more; says nothing about speed, memory spaces or races between warps.
+#pragma once
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define CUDART_VERSION 0
+
+using cudaError_t = int;
+using cudaStream_t = void*;
+constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9,
+              cudaErrorLaunchFailure = 719;
+enum cudaMemcpyKind { cudaMemcpyDeviceToDevice };
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  cudaStream_t stream = nullptr;
+};
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace cuda_on_host {
+
+enum class State { kRun, kWarp, kBlock, kDone };
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  State state;
+  dim3 thread;
+};
+
+struct Machine {
+  std::vector<Fiber> fibers;
+  std::vector<double> lanes;  // what each thread handed to a collective
+  size_t current, threads;
+  ucontext_t scheduler;
+  std::function<void()> body;
+  bool trapped;
+
+  void park(State state) {
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+  }
+
+  // Frees the fibers [first, last) if all that still run wait in `state`.
+  void release(size_t first, size_t last, State state) {
+    for (size_t k = first; k < last; ++k)
+      if (fibers[k].state != state && fibers[k].state != State::kDone) return;
+    for (size_t k = first; k < last; ++k)
+      if (fibers[k].state == state) fibers[k].state = State::kRun;
+  }
+
+  void run_block() {
+    for (size_t k = 0; k < threads; ++k) {
+      Fiber& f = fibers[k];
+      f.state = State::kRun;
+      const unsigned x = static_cast<unsigned>(k);
+      f.thread = dim3(x % blockDim.x, x / blockDim.x % blockDim.y, x / blockDim.x / blockDim.y);
+      getcontext(&f.context);
+      f.context.uc_stack.ss_sp = f.stack.get();
+      f.context.uc_stack.ss_size = kStack;
+      f.context.uc_link = nullptr;
+      makecontext(&f.context, &Machine::enter, 0);
+    }
+    for (bool alive = true, moved = true; alive; moved = false) {
+      alive = false;
+      for (current = 0; current < threads; ++current) {
+        if (fibers[current].state == State::kRun) {
+          moved = true;
+          threadIdx = fibers[current].thread;
+          swapcontext(&scheduler, &fibers[current].context);
+        }
+        alive |= fibers[current].state != State::kDone;
+      }
+      if (alive && !moved) throw std::runtime_error("the kernel hangs in a barrier");
+      for (size_t warp = 0; warp < threads; warp += 32)
+        release(warp, warp + 32 < threads ? warp + 32 : threads, State::kWarp);
+      release(0, threads, State::kBlock);
+    }
+  }
+
+  static constexpr size_t kStack = 1 << 16;
+  static void enter();
+};
+
+inline Machine machine;
+
+inline void Machine::enter() {
+  machine.body();
+  machine.park(State::kDone);
+}
+
+inline bool launch(dim3 grid, dim3 block, std::function<void()> body) {
+  Machine& m = machine;
+  m.body = std::move(body);
+  m.trapped = false;
+  gridDim = grid;
+  blockDim = block;
+  m.threads = static_cast<size_t>(block.x) * block.y * block.z;
+  while (m.fibers.size() < m.threads) {
+    m.fibers.emplace_back();
+    m.fibers.back().stack.reset(new char[Machine::kStack]);
+  }
+  m.lanes.resize(m.fibers.size());
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = dim3(x, y, z);
+        m.run_block();
+      }
+  return !m.trapped;
+}
+
+// All of a warp's lanes hand in a value and read each other's.
+template <class Read>
+auto exchange(double value, const Read& read) {
+  Machine& m = machine;
+  m.lanes[m.current] = value;
+  m.park(State::kWarp);
+  const auto result = read(&m.lanes[m.current / 32 * 32], static_cast<int>(m.current % 32));
+  m.park(State::kWarp);
+  return result;
+}
+
+}  // namespace cuda_on_host
+
+inline void __syncthreads() { cuda_on_host::machine.park(cuda_on_host::State::kBlock); }
+inline void __syncwarp() { cuda_on_host::machine.park(cuda_on_host::State::kWarp); }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return cuda_on_host::exchange(
+      value, [&](const double* lanes, int lane) { return static_cast<T>(lanes[lane ^ mask]); });
+}
+
+inline unsigned __ballot_sync(unsigned, bool bit) {
+  return cuda_on_host::exchange(bit, [](const double* lanes, int) {
+    unsigned mask = 0;
+    for (int k = 0; k < 32; ++k) mask |= static_cast<unsigned>(lanes[k] != 0) << k;
+    return mask;
+  });
+}
+
+inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
+inline void __trap() {
+  cuda_on_host::machine.trapped = true;
+  cuda_on_host::machine.park(cuda_on_host::State::kDone);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments... arguments) {
+  if (config->blockDim.x * config->blockDim.y * config->blockDim.z > 1024 || !config->gridDim.x ||
+      !config->gridDim.y || config->gridDim.y > 65535)
+    return cudaErrorInvalidConfiguration;
+  const bool ran =
+      cuda_on_host::launch(config->gridDim, config->blockDim, [=] { kernel(arguments...); });
+  return ran ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+inline const char* cudaGetErrorString(cudaError_t code) {
+  if (code == cudaErrorInvalidConfiguration) return "invalid configuration argument";
+  return code == cudaErrorLaunchFailure ? "unspecified launch failure" : "invalid argument";
+}

@@ -1,0 +1,200 @@
+"""The CUDA kernels and their drivers run on the host, thread by thread, against float64.
+
+What is tested is their logic: indices, order of steps, packed batches, the reserve, reductions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm_fast.kernels import native, reference
+
+from .conftest import ROOT
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+BOTH = list(itertools.product([False, True], repeat=2))
+BOUND = {torch.float32: 3e-6, torch.float64: 1e-14, torch.bfloat16: 4e-2, torch.float16: 1e-2}
+
+
+def _wide_product(a, b, dtype, *, out):
+    return out.copy_(a.to(dtype) @ b.to(dtype))
+
+
+@pytest.fixture(scope="module")
+def library(cxx, run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cuda_on_host")
+    torch_root = Path(torch.__file__).parent
+    shim = ROOT / "tests" / "csrc" / "cuda_on_host"
+    common = [cxx, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}/csrc"]
+    objects = []
+    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    for source in [*kernels, ROOT / "csrc" / "cuda" / "lstm.cpp", shim / "binding.cpp"]:
+        objects.append(str(folder / f"{source.name}.o"))
+        if source in kernels:
+            flags = [
+                f"-I{shim}",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-unknown-pragmas",
+                "-x",
+                "c++",
+            ]
+        else:
+            flags = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+            flags += [f"-I{torch_root}/include", f"-I{torch_root}/include/torch/csrc/api/include"]
+        run([*common, *flags, "-c", str(source), "-o", objects[-1]])
+    built = folder / "on_host.so"
+    run(
+        [cxx, "-shared", "-Wl,-Bsymbolic", *objects, f"-L{torch_root}/lib"]
+        + ["-ltorch_cpu", "-ltorch", "-lc10", f"-Wl,-rpath,{torch_root}/lib", "-o", str(built)]
+    )
+    torch.ops.load_library(str(built))
+    # torch has this one, a product with a wider result, on GPUs only.
+    wide = torch.library.Library("aten", "IMPL")
+    wide.impl("mm.dtype_out", _wide_product, "CPU")
+    yield
+    wide._destroy()
+
+
+@pytest.fixture
+def ops(library, monkeypatch):
+    monkeypatch.setattr(torch.ops, "charlm_fast_native", torch.ops.charlm_fast_on_host)
+    return torch.ops.charlm_fast_on_host
+
+
+def _double(v):
+    if isinstance(v, list):
+        return [_double(w) for w in v]
+    return v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+
+
+def _close(found, expected, dtype, name):
+    assert found.shape == expected.shape, name
+    error = (found.double() - expected).norm()
+    assert error <= BOUND[dtype] * expected.norm() + torch.finfo(dtype).tiny, (name, error)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("sizes", [(3, 2, 5, 3, 4), (33, 7, 4, 2, 9), (128, 1, 6, 2, 40)], ids=str)
+@pytest.mark.parametrize("has_proj, reverse", BOTH)
+@pytest.mark.parametrize("packed, by_id", BOTH)
+def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
+    hidden, batch, steps, layers, inputs = sizes
+    torch.manual_seed(hidden)
+    recurrent, vocabulary = hidden // 2 + 1 if has_proj else hidden, 6
+    batch_sizes, count = None, steps * batch
+    if packed:
+        lengths = torch.randint(1, steps + 1, (batch,))
+        lengths[0] = steps
+        batch_sizes = torch.stack([(lengths > t).sum() for t in range(steps)])
+        count = int(batch_sizes.sum())
+
+    def uniform(*shape):
+        return ((torch.rand(shape, dtype=torch.float64) * 2 - 1) * hidden**-0.5).to(dtype)
+
+    has_bias = not packed
+    weights = []
+    for layer in range(layers):
+        weights += [uniform(4 * hidden, recurrent if layer else inputs)]
+        weights += [uniform(4 * hidden, recurrent)]
+        weights += [uniform(4 * hidden)] if has_bias else []
+        weights += [uniform(recurrent, hidden)] if has_proj else []
+    rows = (count,) if packed else (steps, batch)
+    x = torch.randn(*((vocabulary,) if by_id else rows), inputs).to(dtype)
+    ids = torch.randint(0, vocabulary, rows) if by_id else None
+    h0 = torch.randn(layers, batch, recurrent).to(dtype)
+    c0 = torch.randn(layers, batch, hidden).to(dtype)
+    args = (x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse)
+    oracle = tuple(_double(v) for v in args)
+
+    found = native.lstm(*args, True)
+    expected = reference.lstm(*oracle, True)
+    for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
+        _close(a, b, dtype, name)
+    for a, b in zip(native.lstm(*args, False), found, strict=False):
+        assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
+
+    y, hn, cn, reserve = found
+    dy = torch.randn_like(y)
+    dhn = None if reverse else torch.randn_like(hn)
+    dcn = torch.randn_like(cn) if reverse else None
+    found = native.lstm_backward(dy, dhn, dcn, *args, y, reserve, True, True)
+    expected = reference.lstm_backward(
+        _double(dy), _double(dhn), _double(dcn), *oracle, expected[0], expected[3], True, True
+    )
+    for name, a, b in zip(("dx", "dh0", "dc0"), found, expected, strict=False):
+        _close(a, b, dtype, name)
+    for k, (a, b) in enumerate(zip(found[3], expected[3], strict=True)):
+        _close(a, b, dtype, f"dweights[{k}]")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hidden", [512, 500, 511])
+def test_wide_step_takes_vectors_where_it_can(ops, dtype, hidden):
+    """Enough units for 16-byte accesses; 511 and a shifted start take the scalar kernel."""
+    torch.manual_seed(0)
+    batch = (1 << 17) // hidden + 1
+    weights = [torch.randn(4 * hidden, 3).to(dtype), torch.zeros(4 * hidden, hidden, dtype=dtype)]
+    x = torch.randn(1, batch, 3).to(dtype)
+    c0 = torch.randn(1, batch * hidden + 1).to(dtype)
+    outcomes = []
+    for shifted in (False, True):
+        c = c0[:, 1:] if shifted else c0[:, 1:].clone()
+        c = c.view(1, batch, hidden)
+        args = (x, None, None, torch.zeros_like(c), c, weights, False, False, False)
+        y, _hn, cn, reserve = native.lstm(*args, True)
+        back = native.lstm_backward(y, None, cn, *args, y, reserve, True, False)
+        outcomes.append((y, cn, reserve, *back[:3]))
+    for a, b in zip(*outcomes, strict=True):
+        assert torch.equal(a, b)
+    oracle = tuple(_double(v) for v in args)
+    _close(y, reference.lstm(*oracle, False)[0], dtype, "y")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows, classes", [(1, 1), (5, 100), (3, 1024), (2, 5000), (0, 7)])
+def test_cross_entropy(ops, dtype, rows, classes):
+    torch.manual_seed(rows)
+    logits = (torch.randn(rows, classes) * 3).to(dtype)
+    targets = torch.randint(0, classes, (rows,))
+    leaf = logits.double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(leaf, targets, reduction="none")
+    expected.sum().backward()
+    gradient = logits.clone()
+    loss = ops.cross_entropy_(gradient, targets, True)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    _close(loss, expected.detach(), dtype, "loss")
+    _close(gradient, leaf.grad, dtype, "gradient")
+    untouched = logits.clone()
+    assert torch.equal(ops.cross_entropy_(untouched, targets, False), loss)
+    assert torch.equal(untouched, logits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "rows, columns, segments", [(1, 1, 1), (70, 33, 5), (600, 8, 3), (0, 4, 3)]
+)
+def test_segment_sum(ops, dtype, rows, columns, segments):
+    torch.manual_seed(rows)
+    values = torch.randn(rows, columns).to(dtype)
+    ids = torch.randint(0, segments, (rows,))
+    expected = torch.zeros(segments, columns, dtype=torch.float64)
+    expected.index_add_(0, ids, values.double())
+    _close(ops.segment_sum(values, ids, segments), expected, dtype, "sums")
+
+
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_ids_out_of_range_stop_the_kernel(ops, bad, capfd):
+    with pytest.raises(RuntimeError, match="unspecified launch failure"):
+        ops.segment_sum(torch.zeros(2, 3), torch.tensor([0, bad]), 4)
+    ops.segment_sum(torch.zeros(2, 3), torch.tensor([0, 3]), 4)
+
+
+def test_another_dtype_is_refused(ops):
+    with pytest.raises(RuntimeError, match="float32, float64, bfloat16 and float16"):
+        ops.segment_sum(torch.zeros(2, 3, dtype=torch.int32), torch.tensor([0, 1]), 4)

@@ -1,0 +1,56 @@
+"""python -m charlm_fast.env."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charlm_fast import _extension, env
+from charlm_fast.ops import dispatch
+
+
+def test_report_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    env.main()
+    printed = capsys.readouterr().out
+    for name in dispatch.MODULES:
+        assert f"backend {name}" in printed
+    assert "torch" in printed
+
+
+def test_the_kernels_are_built_here() -> None:
+    """The tests of the kernels would otherwise pass by testing the reference alone."""
+    assert dispatch.backends()["cpu"] is None
+
+
+def test_report_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "the C++ extension is not built: install a C++ compiler"
+    monkeypatch.setattr(_extension, "load_native", lambda: reason)
+    monkeypatch.setattr(_extension, "host_module", lambda: None)
+    lines = dict(env.report())
+    assert lines["CPU kernels"] == f"missing: {reason}"
+    assert lines["backend cpu"] == reason
+    assert lines["backend reference"] == "available"
+
+
+def test_kernels_built_from_other_sources_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkout = Path(__file__).resolve().parent.parent / "charlm_fast"
+    monkeypatch.setattr(_extension, "_HERE", checkout)
+    monkeypatch.setattr(_extension, "source_hash", lambda folder: "another")
+    with pytest.warns(UserWarning, match="run 'pip install .' again"):
+        reason = _extension.load_native.__wrapped__()
+    assert reason is not None
+    assert "other sources" in reason
+
+
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "charlm_fast.env"], capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert "backend reference available" in " ".join(done.stdout.split())
