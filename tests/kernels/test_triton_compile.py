@@ -16,7 +16,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.backends.nvidia.compiler import get_ptxas  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.driver import driver  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
 
+from charlm_fast.kernels import triton as backend  # noqa: E402
 from charlm_fast.kernels.triton.tiling import Launch, head_launch, lstm_launch  # noqa: E402
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a block may have
@@ -127,3 +130,47 @@ def test_no_spills(arch: int, capsys: pytest.CaptureFixture[str]) -> None:
             if spills or shared > SHARED[arch]:
                 spilled.append(line)
     assert not spilled, "\n".join(spilled)
+
+
+class NoDevice:
+    """What Triton asks of a driver before it compiles; it is never asked to launch."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return -1  # a key of its own, so that a real device never meets what is compiled here
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("proj", [0, 8])
+def test_launches_bind_their_arguments(proj: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes arguments that the compiler would not: so compile real calls too."""
+    monkeypatch.setattr(driver, "_active", NoDevice())
+    run, bound = JITFunction.run, set()
+
+    def compile_only(self, *args, grid, warmup, **options):  # type: ignore[no-untyped-def]
+        bound.add(self.__name__)
+        return run(self, *args, grid=grid, warmup=True, **options)
+
+    monkeypatch.setattr(JITFunction, "run", compile_only)
+    hidden, recurrent = 20, proj or 20
+    for dtype in (torch.bfloat16, torch.float32):
+        x = torch.zeros(5, 3, dtype=dtype)
+        h, c = x.new_zeros(1, 2, recurrent), x.new_zeros(1, 2, hidden)
+        weights = [x.new_zeros(80, n) for n in (3, recurrent)] + [x.new_zeros(80)]
+        weights += [x.new_zeros(proj, hidden)] if proj else []
+        for sizes, shape in ((None, (4, 2)), (torch.tensor([2, 2, 1]), (5,))):
+            ids = torch.zeros(shape, dtype=torch.long)
+            call = (x, ids, sizes, h, c, weights, True, bool(proj), False)
+            backend.lstm(*call, False)
+            y, hn, cn, reserve = backend.lstm(*call, True)
+            backend.lstm_backward(y, hn, cn, *call, y, reserve, True, True)
+            backend.lstm_backward(None, hn, None, *call, y, reserve, True, True)
+        backend.linear_cross_entropy(x, x, None, ids, False)
+        backend.linear_cross_entropy(x, x, None, ids, True)
+    kinds = ["streamed"] if proj else ["resident", "row"]
+    names = {f"lstm_{way}_{kind}" for way in ("forward", "backward") for kind in kinds}
+    assert bound == names | {"cross_entropy"}

@@ -50,7 +50,8 @@ def _product(  # type: ignore[no-untyped-def]
     acc,
 ):
     """acc (B, n) + a (B, K) @ w (K, n)."""
-    for k0 in tl.range(0, K, BLOCK_K, num_stages=STAGES):
+    # Two rounds at least: where a loop of one melts into what follows, Triton 3.9 crashes.
+    for k0 in tl.range(0, K if K > BLOCK_K else 2 * BLOCK_K, BLOCK_K, num_stages=STAGES):
         k = k0 + tl.arange(0, BLOCK_K)
         deep = k < K
         a = tl.load(a_rows[:, None] + k[None, :], mask=active[:, None] & deep[None, :], other=0.0)
@@ -108,7 +109,7 @@ def lstm_forward_streamed(  # type: ignore[no-untyped-def]
             inside = (n < H)[None, :]
             mask = active[:, None] & inside
             z_i, z_f, z_g, z_o = load_gates(pre, pre_rows[:, None] * (4 * H) + n[None, :], mask, H)
-            for k0 in tl.range(0, R, BLOCK_K, num_stages=STAGES):
+            for k0 in tl.range(0, R if R > BLOCK_K else 2 * BLOCK_K, BLOCK_K, num_stages=STAGES):
                 k = k0 + tl.arange(0, BLOCK_K)
                 deep = k < R
                 h = tl.load(
