@@ -117,6 +117,8 @@ else:
             return outputs, [dx, dh0, dc0, *dweights], reserve
 
         def check(self, module=backend, slack=1.0, **how) -> None:
+            if self.c0.shape[2] < 5:
+                slack *= 20  # of so few numbers, each may be a small difference of large ones
             outputs, gradients, reserve = self.run(module, self.dtype, **how)
             how.pop("backward_by", None)
             expected, expected_gradients, expected_reserve = self.run(reference, F64, **how)
