@@ -108,7 +108,7 @@ def extensions():
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
     cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", STABLE_ABI]
-    kind, files, flags = (
+    extension, files, flags = (
         CppExtension,
         ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")],
         {"cxx": cxx},

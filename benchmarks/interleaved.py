@@ -1,21 +1,27 @@
 """Ratios that hold on a noisy machine: ours and the peer in alternating blocks of one run.
 
-    python benchmarks/interleaved.py [--batch 1] [--rounds 30]
+    python benchmarks/interleaved.py [--batches 1 8 64] [--rounds 30] [--out benchmarks/results]
 
 Prints, for 1 thread and for all, the median and range of each side over its blocks and the median
-of the ratios of neighbouring blocks. A block is long enough to run at its own cache contents.
+of the ratios of neighbouring blocks. A block is long enough to run at its own cache contents. With
+--out also written as training_step.json, and as the picture training_step.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import peers
 import torch
+
+SUMMARY = (min, statistics.median, max)
 
 
 def block_seconds(step: Callable[[], object], steps: int) -> float:
@@ -36,33 +42,85 @@ def compare(
 
 
 def describe(seconds: list[float]) -> str:
-    low, middle, high = (f(seconds) * 1e3 for f in (min, statistics.median, max))
+    low, middle, high = (f(seconds) * 1e3 for f in SUMMARY)
     return f"{middle:7.2f} ms ({low:.2f} to {high:.2f})"
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), "unknown")
+
+
+def measure(batch: int, threads: int, rounds: int) -> list[dict[str, Any]]:
+    torch.set_num_threads(threads)
+    rows = []
+    for peer, fused in (("nn.LSTM", False), ("nn.LSTM, fused Adam", True)):
+        mine, theirs = compare(
+            peers.ours(batch), peers.torch_lstm(batch, fused), rounds, max(1, 10 // batch)
+        )
+        ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
+        print(
+            f"B={batch}, {threads} thread(s): charlm_fast {describe(mine)}, "
+            f"{peer} {describe(theirs)}: {ratio:.2f} x",
+            flush=True,
+        )
+        rows.append(
+            {
+                "batch": batch,
+                "threads": threads,
+                "peer": peer,
+                "ratio": round(ratio, 3),
+                "charlm_fast_ms": [round(f(mine) * 1e3, 3) for f in SUMMARY],
+                "peer_ms": [round(f(theirs) * 1e3, 3) for f in SUMMARY],
+            }
+        )
+    return rows
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    rows = [r for r in results["rows"] if r["peer"] == "nn.LSTM"]
+    labels = [f"B = {r['batch']}, {r['threads']} thread(s)" for r in rows]
+    figure = Figure(figsize=(7, 0.8 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh(labels, [r["ratio"] for r in rows], color="#2a6f97")
+    axes.bar_label(bars, fmt="%.2f x", padding=3)
+    axes.axvline(1, color="#999999", linewidth=1)
+    axes.text(1, -0.75, " nn.LSTM", color="#666666", fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15 * max(r["ratio"] for r in rows))
+    axes.set_xlabel("training steps per second, nn.LSTM = 1")
+    axes.set_title(f"H = 128, L = 2, T = 200, float32; {results['cpu']}", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    steps = max(1, 10 // args.batch)
     all_threads = torch.get_num_threads()
-    print(
-        f"training step, B={args.batch} T=200 H=128 L=2 V=100, float32, Adam; "
-        f"torch {torch.__version__}, {platform.machine()}, "
-        f"{torch.backends.cpu.get_cpu_capability()}"
-    )
-    for threads in sorted({1, all_threads}):
-        torch.set_num_threads(threads)
-        for name, fused in (("nn.LSTM", False), ("nn.LSTM, fused Adam", True)):
-            mine, theirs = compare(
-                peers.ours(args.batch), peers.torch_lstm(args.batch, fused), args.rounds, steps
-            )
-            ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
-            print(
-                f"{threads} threads: charlm_fast {describe(mine)}, {name} {describe(theirs)}: "
-                f"{ratio:.2f} x"
-            )
+    results: dict[str, Any] = {
+        "cpu": f"{cpu_name()} ({torch.backends.cpu.get_cpu_capability()})",
+        "torch": torch.__version__,
+        "shape": "training step, T=200 H=128 L=2 V=100, float32, Adam",
+        "columns": "ms: min, median, max over blocks",
+        "rows": [],
+    }
+    print(f"{results['shape']}; torch {results['torch']}, {results['cpu']}")
+    for batch in args.batches:
+        for threads in sorted({1, all_threads}):
+            results["rows"] += measure(batch, threads, args.rounds if batch < 64 else 8)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "training_step.json").write_text(json.dumps(results, indent=1) + "\n")
+        plot(results, args.out / "training_step.png")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from charlm_fast.kernels.reference.head import summed_loss
 
 from .checks import check_ids, check_same, without_autocast
 from .dispatch import select
+from .function import Function
 from .registration import below_autograd, register, wants_gradient
 
 
@@ -30,7 +31,7 @@ def _fake(x, weight, bias, targets, save):  # type: ignore[no-untyped-def]
     return x.new_empty(()), like(x), like(weight), like(bias)
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+class _LinearCrossEntropy(Function):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         return below_autograd(_linear_cross_entropy, *args)

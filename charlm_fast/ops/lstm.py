@@ -13,6 +13,7 @@ from charlm_fast.kernels.reserve import reserve_size
 
 from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
 from .dispatch import forced_backend, select
+from .function import Function
 from .registration import below_autograd, register, wants_gradient
 
 # Arguments are positional throughout, in the order of the schemas at the foot of this section;
@@ -39,7 +40,7 @@ def _fake(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, sav
     return y, hn, cn, x.new_empty(size if save else 0)
 
 
-class _LSTM(torch.autograd.Function):
+class _LSTM(Function):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         return below_autograd(_lstm, *args[:5], list(args[9:]), *args[5:9])
@@ -114,7 +115,7 @@ def _fake_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *rest):  
     )
 
 
-class _LSTMBackward(torch.autograd.Function):
+class _LSTMBackward(Function):
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
         weights, rest = args[16:], args[8:16]

@@ -79,7 +79,7 @@ def test_against_float64(cell, dtype, scale):
     sums = (torch.randn(4, n, dtype=torch.float64) * scale).to(dtype)
     c, dh, dc = (torch.randn(n, dtype=torch.float64).to(dtype) for _ in range(3))
     bound = 1e-6 if dtype == torch.float32 else 1e-14
-    names = "gates c h dgates dc".split()
+    names = ["gates", "c", "h", "dgates", "dc"]
     found, expected = cell(sums, c, dh, dc), _expected(sums, c, dh, dc)
     for name, a, b in zip(names, found, expected, strict=True):
         assert (a - b).norm() <= bound * b.norm(), name

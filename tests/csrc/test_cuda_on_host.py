@@ -147,7 +147,7 @@ def test_wide_step_takes_vectors_where_it_can(ops, dtype, hidden):
         c = c0[:, 1:] if shifted else c0[:, 1:].clone()
         c = c.view(1, batch, hidden)
         args = (x, None, None, torch.zeros_like(c), c, weights, False, False, False)
-        y, hn, cn, reserve = native.lstm(*args, True)
+        y, _hn, cn, reserve = native.lstm(*args, True)
         back = native.lstm_backward(y, None, cn, *args, y, reserve, True, False)
         outcomes.append((y, cn, reserve, *back[:3]))
     for a, b in zip(*outcomes, strict=True):

@@ -291,7 +291,7 @@ def test_head(dtype, classes):
     _check(loss, expected.detach(), bound, "loss")
     oracle = torch.autograd.grad(expected, theirs)
     for name, a, b in zip(
-        "x weight bias".split(), torch.autograd.grad(loss, ours), oracle, strict=True
+        ["x", "weight", "bias"], torch.autograd.grad(loss, ours), oracle, strict=True
     ):
         _check(a, b, bound, f"gradient of {name}")
 

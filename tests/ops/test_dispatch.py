@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from charlm_fast import backends, use_backend
-from charlm_fast.kernels import native, reference
+from charlm_fast.kernels import reference
+from charlm_fast.kernels.native import cpu as native
 from charlm_fast.ops import dispatch
 from charlm_fast.ops.dispatch import BackendError, forced_backend, select
 

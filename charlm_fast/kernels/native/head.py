@@ -15,7 +15,8 @@ def linear_cross_entropy(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, weight, targets = x.contiguous(), weight.contiguous(), targets.contiguous()
-    rows = max(1, BLOCK_ELEMENTS[x.device.type] // weight.shape[0])
+    # Never a row alone: BLAS sums a matrix-vector product over V in one float32 chain.
+    rows = max(16, BLOCK_ELEMENTS[x.device.type] // weight.shape[0])
     losses = []
     dx = torch.empty_like(x) if save else x.new_empty(0)
     dweight = torch.zeros_like(weight) if save else x.new_empty(0)

@@ -93,17 +93,17 @@ def lstm_backward(
     # Layer 0's gradients meet the input as rows of the sequence, or summed over the rows of
     # each id as rows of the embedding.
     first = dgates[0]
+    flat = None if ids is None else ids.reshape(-1).contiguous()
     if folded:
-        assert ids is not None
-        flat = ids.reshape(-1).contiguous()
         first = torch.ops.charlm_fast_native.segment_sum(first, flat, x.shape[0])
-        dx = first @ by_layer[0][0] if need_input else dx
-    elif need_input:
-        if ids is not None:
-            flat = ids.reshape(-1)
-            dx = torch.ops.charlm_fast_native.segment_sum(dx, flat.contiguous(), x.shape[0])
-        else:
-            dx = dx.view(x.shape)
+    if not need_input:
+        dx = x.new_empty(0)
+    elif folded:
+        dx = first @ by_layer[0][0]
+    elif flat is not None:
+        dx = torch.ops.charlm_fast_native.segment_sum(dx, flat, x.shape[0])
+    else:
+        dx = dx.view(x.shape)
 
     dweights: list[Tensor] = []
     if not need_weights:

@@ -57,7 +57,7 @@ def lstm(
 
     parts = gates_saved + cells_saved + outputs[:-1] + (hidden_saved if has_proj else [])
     reserve = torch.cat([p.reshape(-1) for p in parts]) if save else x.new_empty(0)
-    y = inputs.view(*rows.shape[: 1 if batch_sizes is not None else 2], -1)
+    y = inputs.view(*rows.shape[: 1 if batch_sizes is not None else 2], inputs.shape[-1])
     return y, torch.stack(hn), torch.stack(cn), reserve
 
 

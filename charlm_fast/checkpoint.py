@@ -1,0 +1,209 @@
+"""A model as a directory: model.safetensors, config.json and a model card. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import replacing, write_text
+from .vocab import Vocabulary
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+FORMAT = 1
+MAX_CONFIG_BYTES = 64 << 20  # a vocabulary of all of Unicode takes 13 MB
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+MODEL_CARD = """\
+---
+library_name: charlm_fast
+pipeline_tag: text-generation
+tags: [character-level, lstm]
+---
+
+# A character-level LSTM language model
+
+Embedding of {vocab_size} characters, {num_layers} LSTM layer(s) of {hidden_size} units,
+linear head.
+{notes}
+```python
+import charlm_fast
+
+model = charlm_fast.CharLM.from_pretrained("path/to/this/directory")
+print(model.generate("A", 100, temperature=0.8))
+```
+
+## Responsible use
+
+The model repeats the patterns of the text it was trained on and understands none of it.
+
+- Its output can be inappropriate or offensive, the more so at a high temperature. Read it before
+  you use it or show it to others.
+- Choose the temperature with care. About 0.8 to 1.0 is the safer band; far below it the text
+  repeats itself, far above it turns into noise.
+- Old books carry the views of their time, and a model trained on them brings those views back.
+- Whoever trains a model answers for its data, whoever writes a script that generates text for its
+  settings, and whoever uses the text for that use.
+"""
+
+
+class CheckpointError(ValueError):
+    """A directory does not hold a model that this package can load."""
+
+
+def save(
+    directory: str | os.PathLike[str],
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    notes: str = "",
+) -> None:
+    """Write a model's files, each beside its old version and then renamed."""
+    from safetensors.torch import save_file
+
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"directory: {directory} is a file; name another place for the model")
+    with replacing(directory / WEIGHTS) as beside:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, str(beside), metadata={"format": "pt"})
+    text = json.dumps({"model_type": "charlm_fast", "format": FORMAT, **config}, indent=2)
+    write_text(directory / CONFIG, text + "\n")
+    notes = f"\n{notes.strip()}\n" if notes.strip() else ""
+    write_text(directory / CARD, MODEL_CARD.format(notes=notes, **config))
+
+
+def locate(name: str | os.PathLike[str]) -> Path:
+    """The directory of a model: a local one, or a download from the Hugging Face Hub.
+
+    Only a name of the form ``user/model`` that is no local path is looked for on the Hub.
+    """
+    directory = Path(name)
+    if directory.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+        return directory
+    try:
+        from huggingface_hub import hf_hub_download
+
+        found = [hf_hub_download(str(name), file, etag_timeout=5) for file in (CONFIG, WEIGHTS)]
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"model: {name} is neither a directory here nor a model that the Hugging Face Hub "
+            f"gave us ({reason})"
+        ) from error
+    return Path(found[0]).parent
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The checked arguments of CharLM in config.json, the vocabulary among them."""
+    path = directory / CONFIG
+    if not path.is_file():
+        what = "has no config.json" if directory.is_dir() else "is not a directory"
+        raise CheckpointError(
+            f"model: {directory} {what}; expected a directory written by save_pretrained"
+        )
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; it is not ours")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); save the model again") from error
+    if not isinstance(config, dict) or config.get("model_type") != "charlm_fast":
+        raise CheckpointError(f"{path}: not the configuration of a charlm_fast model")
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: got format {config.get('format')!r}, expected {FORMAT}; "
+            "use the release of charlm_fast that wrote it"
+        )
+    checked: dict[str, Any] = {}
+    for key in ("vocab_size", "hidden_size", "num_layers", "dropout", "tie_weights"):
+        value = config.get(key)
+        if key == "tie_weights":
+            right, kind = isinstance(value, bool), "true or false"
+        elif key == "dropout":
+            right, kind = type(value) in (int, float), "a number"
+        else:
+            right = type(value) is int and 1 <= value <= 1 << 40
+            kind = "a positive integer"
+        if not right:
+            raise CheckpointError(f"{path}: {key} is {value!r:.40}, expected {kind}")
+        checked[key] = value
+    if config.get("vocabulary") is not None:
+        try:
+            checked["vocabulary"] = Vocabulary.from_config(config["vocabulary"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        if len(checked["vocabulary"]) != checked["vocab_size"]:
+            raise CheckpointError(
+                f"{path}: vocab_size is {checked['vocab_size']}, but the vocabulary has "
+                f"{len(checked['vocabulary'])} characters"
+            )
+    else:
+        checked["vocabulary"] = None
+    return checked
+
+
+def expected_shapes(
+    vocab_size: int, hidden_size: int, num_layers: int, tie_weights: bool
+) -> dict[str, list[int]]:
+    """The tensors of a model and their shapes, by name."""
+    gates = 4 * hidden_size
+    shapes = {"encoder.weight": [vocab_size, hidden_size], "decoder.bias": [vocab_size]}
+    if not tie_weights:
+        shapes["decoder.weight"] = [vocab_size, hidden_size]
+    for layer in range(num_layers):
+        for side in ("ih", "hh"):
+            shapes[f"lstm.weight_{side}_l{layer}"] = [gates, hidden_size]
+            shapes[f"lstm.bias_{side}_l{layer}"] = [gates]
+    return shapes
+
+
+def read_tensors(directory: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of model.safetensors; their shapes are checked before any is read."""
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"model: {directory} has no {WEIGHTS}; save the model again")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = set(file.keys())
+            slices = {name: file.get_slice(name) for name in names}
+            found = {name: list(part.get_shape()) for name, part in slices.items()}
+            # Count before building: a hostile number of layers must not fill the memory.
+            tensors = 4 * config["num_layers"] + (2 if config["tie_weights"] else 3)
+            if len(names) != tensors:
+                raise CheckpointError(
+                    f"{path}: got {len(names)} tensors, expected {tensors} for the "
+                    f"{config['num_layers']} layers that config.json names"
+                )
+            sizes = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
+            expected = expected_shapes(**{key: config[key] for key in sizes})
+            for name in sorted(names | expected.keys()):
+                if found.get(name) != expected.get(name):
+                    raise CheckpointError(
+                        f"{path}: {name} has the shape {found.get(name, 'none (it is missing)')}, "
+                        f"expected {expected.get(name, 'no such tensor')} from config.json"
+                    )
+            dtypes = {part.get_dtype() for part in slices.values()}
+            if len(dtypes) != 1 or not dtypes <= DTYPES.keys():
+                raise CheckpointError(
+                    f"{path}: got tensors of {', '.join(sorted(dtypes))}, expected one of "
+                    f"{', '.join(DTYPES)} for all"
+                )
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({error}); save or copy the model again"
+        ) from error

@@ -1,0 +1,75 @@
+"""What the command lines share: one-line errors and warnings, and the device."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from .ops.dispatch import BackendError
+
+# What a user's input or machine can cause; anything else is our mistake and keeps its traceback.
+MISTAKES = (
+    ValueError,
+    IndexError,
+    FloatingPointError,
+    OSError,
+    BackendError,
+    torch.OutOfMemoryError,
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(prog=f"python -m {module}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
+    """Run a command and exit: a user's mistake is one line on stderr and the exit code 2."""
+
+    def one_line(message: Any, category: type[Warning], *_: Any) -> str:
+        return f"warning: {message}\n"
+
+    warnings.formatwarning = one_line  # type: ignore[assignment]
+    try:
+        code = main(None)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # PyTorch has no type of its own for this
+            raise
+        print("error: not enough memory; choose smaller sizes", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def device(name: str) -> torch.device:
+    """A device that works here.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
+    return found

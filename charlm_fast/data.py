@@ -1,0 +1,190 @@
+"""The text to train on: where it comes from, and random chunks of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import gutenberg
+from .vocab import Vocabulary, warn_lost
+
+DATA_VARIABLE = "CHARLM_FAST_DATA"
+BLOCK_CHARACTERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text that was not read yet: files, or the text itself, and one line on which it is."""
+
+    origin: str
+    paths: tuple[Path, ...] = ()
+    text: str = ""
+
+    def blocks(self) -> Iterator[str]:
+        """The text in parts of bounded size; bytes that are not UTF-8 come as surrogates."""
+        if not self.paths:
+            yield self.text
+        for path in self.paths:
+            with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+                while block := file.read(BLOCK_CHARACTERS):
+                    yield block
+
+
+def named_source(patterns: Sequence[str], argument: str) -> Source:
+    """The text of the files that paths and globs name, in order, each glob sorted.
+
+    Args:
+        argument: the flag or variable that named them, for messages.
+
+    Raises:
+        ValueError: one names nothing or a directory.
+    """
+    paths: list[Path] = []
+    for pattern in filter(None, patterns):
+        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise ValueError(f"{argument}: there is no file {pattern}; check the path")
+        for path in map(Path, found):
+            if path.is_dir():
+                raise ValueError(
+                    f"{argument}: {path} is a directory, expected text files; "
+                    f"try {path / '*.txt'} in quotes"
+                )
+            paths.append(path)
+    if not paths:
+        raise ValueError(f"{argument}: got no name, expected text files")
+    names = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    return Source(f"{names} ({argument})", tuple(paths))
+
+
+def find_source(patterns: Sequence[str] = ()) -> Source:
+    """The first of: ``--data``, the variable CHARLM_FAST_DATA, Dickens, CPython's own reference.
+
+    Dickens comes from the user's cache or is downloaded into it; the last, which is always there,
+    steps in without a network, and its ``origin`` says so.
+
+    Args:
+        patterns: paths or globs of text files; several are joined in order.
+
+    Raises:
+        ValueError: a named file does not exist or is a directory.
+    """
+    if patterns:
+        return named_source(patterns, "--data")
+    if variable := os.environ.get(DATA_VARIABLE):
+        return named_source(variable.split(os.pathsep), DATA_VARIABLE)
+    path = gutenberg.cached_dickens()
+    if path.is_file():
+        return Source(f"Dickens, from the cache ({path})", (path,))
+    try:
+        path = gutenberg.download_dickens()
+        return Source(f"Dickens, downloaded from Project Gutenberg ({path})", (path,))
+    except gutenberg.DownloadError as error:
+        return Source(
+            f"CPython's language reference, NOT Dickens: {error}; for Dickens connect to the "
+            f"network, or name a file with --data or {DATA_VARIABLE}",
+            text=embedded_text(),
+        )
+
+
+def embedded_text() -> str:
+    """English prose that ships with CPython: the topics of ``help()``, in sorted order."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
+class Corpus:
+    """A text as ids, encoded once, in the smallest integer type that holds them.
+
+    Args:
+        ids: (N,).
+        vocabulary: the characters of the ids.
+        origin: one line on where the text comes from.
+    """
+
+    def __init__(self, ids: Tensor, vocabulary: Vocabulary, origin: str = "") -> None:
+        self.ids = ids
+        self.vocabulary = vocabulary
+        self.origin = origin
+        self._offsets = torch.arange(0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def load(cls, source: Source, vocabulary: Vocabulary | str = "printable") -> Corpus:
+        """Read and encode a text block by block, so that it is never held whole beside its ids.
+
+        Args:
+            vocabulary: a vocabulary, or ``"printable"``, ``"data"`` (the characters of this text)
+                or ``"bytes"``.
+
+        Raises:
+            ValueError: nothing of the text is left.
+        """
+        if vocabulary == "data":
+            vocabulary = Vocabulary.from_text(source.blocks())
+        elif vocabulary == "bytes":
+            vocabulary = Vocabulary.bytes()
+        elif vocabulary == "printable":
+            vocabulary = Vocabulary.printable()
+        elif not isinstance(vocabulary, Vocabulary):
+            raise ValueError(f"vocabulary: got {vocabulary!r}, expected printable, data or bytes")
+        encoded = bytearray()
+        dtype = np.dtype(np.uint8)
+        lost: Counter[str] = Counter()
+        total = 0
+        for block in source.blocks():
+            ids, missing = vocabulary.lookup(block)
+            encoded += ids.data
+            dtype = ids.dtype
+            lost += missing
+            total += len(block)
+        warn_lost(lost, total)
+        if not encoded:
+            raise ValueError(
+                f"text: it is empty, expected characters to learn from: {source.origin}"
+            )
+        ids = np.frombuffer(encoded, dtype)
+        return cls(torch.from_numpy(ids), vocabulary, source.origin)
+
+    def to(self, device: torch.device | str) -> Corpus:
+        """The same corpus on another device."""
+        return Corpus(self.ids.to(device), self.vocabulary, self.origin)
+
+    def random_training_set(
+        self, chunk_len: int, batch_size: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """B random chunks: T + 1 characters from a uniform start, in and out one apart.
+
+        Args:
+            chunk_len: T.
+            batch_size: B.
+            generator: on the CPU, whatever the corpus's device.
+
+        Returns:
+            ids and targets, each (T, B) int64.
+
+        Raises:
+            ValueError: the text has fewer than T + 1 characters.
+        """
+        starts = len(self.ids) - chunk_len
+        if starts < 1:
+            raise ValueError(
+                f"text: got {len(self.ids)} characters, expected at least {chunk_len + 1}, one "
+                "more than chunk_len; give a longer text or a smaller chunk_len"
+            )
+        if len(self._offsets) != chunk_len + 1:
+            self._offsets = torch.arange(chunk_len + 1).unsqueeze(1)
+        index = torch.randint(starts, (batch_size,), generator=generator) + self._offsets
+        chunk = self.ids[index.to(self.ids.device)].long()
+        return chunk[:-1], chunk[1:]

@@ -1,0 +1,330 @@
+"""The character-level language model: embedding, LSTM, linear head."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import checkpoint, generation, ops
+from .nn import LSTM
+from .vocab import Vocabulary
+
+MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
+
+State = tuple[Tensor, Tensor]
+Prime = str | Sequence[str] | Tensor
+
+
+class CharLM(nn.Module):
+    """``nn.Embedding(V, H)``, an LSTM of L layers of H units, ``nn.Linear(H, V)``.
+
+    Parameters are initialised as those three modules initialise theirs.
+
+    Args:
+        vocab_size: V.
+        hidden_size: H.
+        num_layers: L.
+        dropout: probability, between the layers, while training.
+        tie_weights: the head's weight is the embedding's.
+        vocabulary: the characters of the V ids, which :meth:`generate` needs for text. With
+            V = 100 ``string.printable`` unless given, with V = 256 the bytes of UTF-8.
+
+    Raises:
+        ValueError: a size is not a positive integer, ``dropout`` is not in [0, 1), or the
+            vocabulary has another size.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 100,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        tie_weights: bool = False,
+        *,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("vocab_size", vocab_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ):
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name}: got {size!r}, expected an integer of at least 1")
+        count = 2 * vocab_size * hidden_size + 8 * num_layers * hidden_size * (hidden_size + 1)
+        if count > MAX_PARAMETERS:
+            raise ValueError(
+                f"vocab_size, hidden_size, num_layers: {vocab_size}, {hidden_size}, {num_layers} "
+                f"would make {count:,} parameters; choose smaller sizes"
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout: got {dropout!r}, expected a probability in [0, 1)")
+        if vocabulary is None:
+            vocabulary = {100: Vocabulary.printable, 256: Vocabulary.bytes}.get(
+                vocab_size, lambda: None
+            )()
+        elif len(vocabulary) != vocab_size:
+            raise ValueError(
+                f"vocabulary: got {len(vocabulary)} characters, expected vocab_size = {vocab_size}"
+            )
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.dropout = dropout
+        self.tie_weights = tie_weights
+        self.vocabulary = vocabulary
+        self.encoder = nn.Embedding(vocab_size, hidden_size)
+        # nn.RNNBase warns of dropout that has no place to act.
+        self.lstm = LSTM(hidden_size, hidden_size, num_layers, dropout=dropout * (num_layers > 1))
+        self.decoder = nn.Linear(hidden_size, vocab_size)
+        if tie_weights:
+            self.decoder.weight = self.encoder.weight
+
+    def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Logits of the character after each one.
+
+        Args:
+            ids: (T, B) int64 in [0, V).
+            state: (h, c), each (L, B, H); zeros if None.
+
+        Returns:
+            logits (T, B, V) and the state after the last step.
+
+        Raises:
+            IndexError: an id is out of range (checked on the CPU only, as in PyTorch).
+            ValueError: a shape or a dtype does not fit.
+        """
+        y, state = self._hidden(ids, state)
+        return self.decoder(y), state
+
+    def loss(
+        self, ids: Tensor, targets: Tensor, state: State | None = None, reduction: str = "mean"
+    ) -> tuple[Tensor, State]:
+        """Cross-entropy in nats of ``targets``, mean or sum over all characters.
+
+        The same as ``cross_entropy(logits, targets)`` of :meth:`forward`, but the logits of a large
+        input are never held whole.
+
+        Args:
+            ids, targets: (T, B) int64 in [0, V).
+            state: (h, c), each (L, B, H); zeros if None.
+            reduction: ``"mean"`` or ``"sum"``.
+
+        Returns:
+            loss (), and the state after the last step.
+
+        Raises:
+            IndexError, ValueError: as :meth:`forward`.
+        """
+        if targets.shape != ids.shape:
+            raise ValueError(
+                f"targets: got the shape {tuple(targets.shape)}, expected that of ids, "
+                f"{tuple(ids.shape)}"
+            )
+        self.check_ids("targets", targets)
+        y, state = self._hidden(ids, state)
+        decoder = self.decoder
+        loss = ops.linear_cross_entropy(
+            y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), reduction
+        )
+        return loss, state
+
+    def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The last layer's output (T, B, H), and the state."""
+        if ids.dim() != 2 or ids.numel() == 0:
+            raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
+        self.check_ids("ids", ids)
+        embedding = self.encoder.weight
+        shape = (self.num_layers, ids.shape[1], self.hidden_size)
+        if state is None:
+            h = c = embedding.new_zeros(shape)
+        else:
+            h, c = state
+            if h.shape != shape or c.shape != shape:
+                raise ValueError(
+                    f"state: got the shapes {tuple(h.shape)} and {tuple(c.shape)}, "
+                    f"expected {shape} for both"
+                )
+        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights]
+        if not (self.training and self.dropout and self.num_layers > 1):
+            y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
+            return y, (h, c)
+        y, states = embedding, []
+        for k, layer in enumerate(layers):
+            y = F.dropout(y, self.dropout) if k else y
+            first = ids if k == 0 else None
+            y, *last = ops.lstm(y, h[k : k + 1], c[k : k + 1], layer, ids=first)
+            states.append(last)
+        h, c = (torch.cat(parts) for parts in zip(*states, strict=True))
+        return y, (h, c)
+
+    def check_ids(self, name: str, ids: Tensor) -> None:
+        """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
+        if ids.dtype != torch.int64:
+            raise ValueError(f"{name}: got {ids.dtype}, expected torch.int64; convert with .long()")
+        if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
+            return  # reading the values would make another device wait
+        low, high = (int(bound) for bound in ids.aminmax())
+        if low < 0 or high >= self.vocab_size:
+            raise IndexError(
+                f"{name}: got {low if low < 0 else high}, expected values from 0 to "
+                f"{self.vocab_size - 1}; encode the text with the model's own vocabulary"
+            )
+
+    def generate(
+        self,
+        prime: Prime,
+        length: int,
+        temperature: float = 0.8,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        return_logprobs: bool = False,
+    ) -> Any:
+        """Continue a text, character by character.
+
+        Args:
+            prime: what comes first: a text, several texts (one row each), or ids (P,) or (P, B).
+            length: how many characters to add.
+            temperature: the logits are divided by it; 0 takes the likeliest character. About 0.8 to
+                1.0 is the safer band.
+            top_k: draw from the k likeliest characters only.
+            top_p: draw from the likeliest characters that together have this probability.
+            min_p: draw from the characters with at least this share of the likeliest one's
+                probability.
+            seed: the same seed gives the same text; None draws on torch's default generator.
+            return_logprobs: also return the log-probability with which each was drawn.
+
+        Returns:
+            prime and continuation: a text, a list of texts, or ids (P + length,) or
+            (P + length, B). With ``return_logprobs`` a pair with the log-probabilities
+            (length,), or (length, B) for several rows.
+
+        Raises:
+            ValueError: an argument is out of its range, or nothing of the prime is left.
+            IndexError: an id is out of range.
+        """
+        if isinstance(prime, Tensor):
+            if prime.dim() not in (1, 2) or prime.shape[0] == 0:
+                raise ValueError(
+                    f"prime: got ids of shape {tuple(prime.shape)}, expected (P,) or (P, B), P > 0"
+                )
+            rows = list((prime if prime.dim() == 2 else prime.unsqueeze(1)).unbind(1))
+        else:
+            rows = [self._encode_prime(p) for p in ([prime] if isinstance(prime, str) else prime)]
+            if not rows:
+                raise ValueError("prime: got no text, expected at least one")
+        ids, logprobs = generation.generate(
+            self, rows, length, temperature, top_k, top_p, min_p, seed
+        )
+        texts: Any
+        if isinstance(prime, Tensor):
+            texts = torch.cat([torch.stack(rows, 1), ids.to(prime.device)])
+            texts = texts if prime.dim() == 2 else texts[:, 0]
+        else:
+            assert self.vocabulary is not None
+            texts = [
+                self.vocabulary.decode(torch.cat([row, new]))
+                for row, new in zip(rows, ids.cpu().unbind(1), strict=True)
+            ]
+            texts = texts[0] if isinstance(prime, str) else texts
+        if isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1):
+            logprobs = logprobs[:, 0]
+        return (texts, logprobs) if return_logprobs else texts
+
+    def _encode_prime(self, text: str) -> Tensor:
+        if self.vocabulary is None:
+            raise ValueError("prime: got a text, but the model has no vocabulary; give ids instead")
+        ids = self.vocabulary.encode(text)
+        if ids.numel() == 0:
+            raise ValueError(
+                f"prime: got {text[:20]!r}, expected at least one character of the vocabulary"
+            )
+        return ids
+
+    def save_pretrained(self, directory: str | os.PathLike[str], *, notes: str = "") -> None:
+        """Write model.safetensors, config.json (with the vocabulary) and a model card.
+
+        Each file is written beside its old version and then renamed.
+
+        Args:
+            notes: a paragraph for the model card, such as what the model was trained on.
+        """
+        config = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "dropout": self.dropout,
+            "tie_weights": self.tie_weights,
+            "vocabulary": self.vocabulary.to_config() if self.vocabulary is not None else None,
+        }
+        tensors = self.state_dict()
+        if self.tie_weights:
+            del tensors["decoder.weight"]
+        checkpoint.save(directory, config, tensors, notes)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str]) -> CharLM:
+        """Load what :meth:`save_pretrained` wrote, on the CPU and in evaluation mode.
+
+        Args:
+            name: a directory, or ``user/model`` on the Hugging Face Hub.
+
+        Raises:
+            CheckpointError: (a ValueError) there is no such model, or a file is truncated, foreign
+                or of another shape.
+        """
+        directory = checkpoint.locate(name)
+        config = checkpoint.read_config(directory)
+        tensors = checkpoint.read_tensors(directory, config)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = cls(**config)
+        if model.tie_weights:
+            tensors["decoder.weight"] = tensors["encoder.weight"]
+        model.load_state_dict(tensors, assign=True)
+        if model.tie_weights:
+            model.decoder.weight = model.encoder.weight
+        return model.eval()
+
+    @classmethod
+    def from_reference(cls, encoder: nn.Embedding, lstm: nn.RNNBase, decoder: nn.Linear) -> CharLM:
+        """A model of three plain modules, whose parameters it shares.
+
+        Args:
+            encoder: ``nn.Embedding(V, H)``.
+            lstm: ``nn.LSTM(H, H, L)``, in one direction, with biases.
+            decoder: ``nn.Linear(H, V)``, with a bias.
+
+        Raises:
+            ValueError: the sizes do not fit, or a module has an option that the model lacks.
+        """
+        vocab_size, hidden_size = encoder.weight.shape
+        if encoder.padding_idx is not None or encoder.max_norm is not None:
+            raise ValueError("encoder: it has padding_idx or max_norm, expected a plain embedding")
+        if lstm.mode != "LSTM" or lstm.bidirectional or lstm.proj_size or not lstm.bias:
+            raise ValueError(f"lstm: got {lstm}, expected one direction, biases and no projection")
+        if (lstm.input_size, lstm.hidden_size) != (hidden_size, hidden_size):
+            raise ValueError(
+                f"lstm: got input and hidden sizes {lstm.input_size} and {lstm.hidden_size}, "
+                f"expected {hidden_size} for both, as the encoder has"
+            )
+        if decoder.weight.shape != encoder.weight.shape or decoder.bias is None:
+            raise ValueError(
+                f"decoder: got {decoder}, expected {hidden_size} inputs, {vocab_size} outputs "
+                "and a bias"
+            )
+        tied = decoder.weight is encoder.weight
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = cls(vocab_size, hidden_size, lstm.num_layers, lstm.dropout, tied)
+        model.encoder, model.decoder = encoder, decoder
+        for name, parameter in lstm.named_parameters():
+            setattr(model.lstm, name, parameter)
+        return model.train(lstm.training)

@@ -1,0 +1,101 @@
+import dataclasses
+
+import pytest
+
+from charlm_fast.config import TrainConfig, parse
+
+
+def test_defaults_are_those_of_the_reference():
+    mode, config = parse(["--default_train"])
+    assert mode == "default_train"
+    assert config == TrainConfig()
+    assert (config.n_epochs, config.hidden_size, config.n_layers) == (3000, 128, 2)
+    assert (config.lr, config.print_every, config.plot_every) == (0.005, 100, 10)
+    assert (config.chunk_len, config.batch_size, config.dropout) == (200, 1, 0.0)
+    assert (config.prime, config.sample_len, config.temperature) == ("A", 100, 0.8)
+
+
+def test_every_field_is_a_flag():
+    given = {
+        "n_epochs": 7,
+        "lr": 0.1,
+        "chunk_len": 5,
+        "batch_size": 3,
+        "seed": 11,
+        "hidden_size": 32,
+        "n_layers": 4,
+        "dropout": 0.5,
+        "tie_weights": True,
+        "data": ("a", "b"),
+        "test": ("c",),
+        "vocab": "bytes",
+        "print_every": 2,
+        "plot_every": 3,
+        "prime": "The",
+        "sample_len": 9,
+        "temperature": 0.5,
+        "run_dir": "elsewhere",
+        "name": "one",
+        "overwrite": True,
+        "device": "cuda",
+        "threads": 2,
+    }
+    assert given.keys() == {f.name for f in dataclasses.fields(TrainConfig)}
+    argv = ["--default_train"]
+    for name, value in given.items():
+        argv.append(f"--{name}")
+        if value is not True:
+            argv += value if isinstance(value, tuple) else [str(value)]
+    assert parse(argv)[1] == TrainConfig(**given)
+
+
+def test_help_groups_the_flags(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for words in ("mode:", "training:", "model:", "text:", "reports:", "output:", "machine:"):
+        assert f"\n{words}" in out
+    assert "learning rate (0.005)" in out
+    for field in dataclasses.fields(TrainConfig):
+        assert f"--{field.name}" in out
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "one of the arguments --default_train is required"),
+        (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
+        (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+    ],
+)
+def test_bad_flags_are_one_line(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("n_epochs", 0),
+        ("chunk_len", 0),
+        ("batch_size", -1),
+        ("print_every", 0),
+        ("plot_every", 0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("threads", 0),
+        ("seed", -1),
+        ("seed", 1 << 63),
+        ("name", ""),
+        ("name", ".."),
+        ("name", "a/b"),
+    ],
+)
+def test_bad_values_name_their_flag(name, value):
+    with pytest.raises(ValueError, match=f"^--{name}: got .*, expected "):
+        TrainConfig(**{name: value})

@@ -1,0 +1,286 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from charlm_fast.model import CharLM
+from charlm_fast.vocab import Vocabulary
+
+
+def reference_modules(v=100, h=24, layers=2, dtype=torch.float64, dropout=0.0):
+    torch.manual_seed(3)
+    modules = nn.Embedding(v, h), nn.LSTM(h, h, layers, dropout=dropout), nn.Linear(h, v)
+    return tuple(m.to(dtype) for m in modules)
+
+
+def reference_forward(modules, ids, state=None):
+    encoder, lstm, decoder = modules
+    y, state = lstm(encoder(ids), state)
+    return decoder(y), state
+
+
+def relative(a, b):
+    a, b = a.detach(), b.detach()
+    return float((a - b).norm() / b.norm().clamp_min(1e-30))
+
+
+def test_parameters_and_defaults_are_those_of_the_reference():
+    torch.manual_seed(0)
+    model = CharLM()
+    torch.manual_seed(0)
+    modules = nn.Embedding(100, 128), nn.LSTM(128, 128, 2), nn.Linear(128, 100)
+    expected = [p for m in modules for p in m.parameters()]
+    assert [n.split(".")[0] for n, _ in model.named_parameters()] == ["encoder"] + ["lstm"] * 8 + [
+        "decoder"
+    ] * 2
+    for ours, theirs in zip(model.parameters(), expected, strict=True):
+        assert torch.equal(ours, theirs)
+    assert isinstance(model.lstm, nn.RNNBase)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("t, b", [(1, 1), (7, 3), (200, 2)])
+@pytest.mark.parametrize("given_state", [False, True])
+def test_forward_and_loss_match_the_reference(layers, t, b, given_state):
+    modules = reference_modules(layers=layers)
+    model = CharLM.from_reference(*copy.deepcopy(modules))
+    ids, targets = torch.randint(100, (2, t, b))
+    state = None
+    if given_state:
+        state = tuple(torch.randn(layers, b, 24, dtype=torch.float64) for _ in "hc")
+    expected, (h, c) = reference_forward(modules, ids, state)
+    logits, (our_h, our_c) = model(ids, state)
+    for ours, theirs in ((logits, expected), (our_h, h), (our_c, c)):
+        assert ours.shape == theirs.shape
+        assert relative(ours, theirs) < 1e-13
+
+    total = F.cross_entropy(expected.flatten(0, 1), targets.flatten(), reduction="sum")
+    total.backward()
+    for reduction, scale in (("sum", 1), ("mean", t * b)):
+        model.zero_grad()
+        loss, (our_h, _) = model.loss(ids, targets, state, reduction)
+        assert relative(loss * scale, total) < 1e-13
+        assert relative(our_h, h) < 1e-13
+        loss.backward()
+        theirs = [p for m in modules for p in m.parameters()]
+        for ours, reference in zip(model.parameters(), theirs, strict=True):
+            assert relative(ours.grad * scale, reference.grad) < 1e-11
+
+
+def test_float32_stays_within_the_promised_error():
+    modules = reference_modules(h=128)
+    model = CharLM.from_reference(*copy.deepcopy(modules)).float()
+    ids = torch.randint(100, (200, 2))
+    assert relative(model(ids)[0].double(), reference_forward(modules, ids)[0]) < 1e-6
+
+
+def test_from_reference_shares_the_parameters():
+    modules = reference_modules()
+    model = CharLM.from_reference(*modules)
+    theirs = [p for m in modules for p in m.parameters()]
+    assert all(a is b for a, b in zip(model.parameters(), theirs, strict=True))
+    assert all(
+        a is b for a, b in zip(model.lstm._flat_weights, modules[1].parameters(), strict=True)
+    )
+    with torch.no_grad():
+        modules[1].weight_hh_l0.zero_()
+    ids = torch.randint(100, (5, 1))
+    assert relative(model(ids)[0], reference_forward(modules, ids)[0]) < 1e-13
+
+
+@pytest.mark.parametrize(
+    "modules, message",
+    [
+        ((nn.Embedding(9, 4, padding_idx=0), nn.LSTM(4, 4), nn.Linear(4, 9)), "padding_idx"),
+        ((nn.Embedding(9, 4), nn.GRU(4, 4), nn.Linear(4, 9)), "^lstm: got GRU"),
+        ((nn.Embedding(9, 4), nn.LSTM(4, 4, bidirectional=True), nn.Linear(8, 9)), "one direction"),
+        ((nn.Embedding(9, 4), nn.LSTM(4, 4, bias=False), nn.Linear(4, 9)), "biases"),
+        ((nn.Embedding(9, 4), nn.LSTM(4, 5), nn.Linear(5, 9)), "expected 4 for both"),
+        ((nn.Embedding(9, 4), nn.LSTM(4, 4), nn.Linear(4, 8)), "4 inputs, 9 outputs"),
+    ],
+)
+def test_from_reference_names_what_does_not_fit(modules, message):
+    with pytest.raises(ValueError, match=message):
+        CharLM.from_reference(*modules)
+
+
+def test_dropout_acts_between_layers_in_training_only():
+    modules = reference_modules(layers=3, dropout=0.5)
+    model = CharLM.from_reference(*copy.deepcopy(modules))
+    ids = torch.randint(100, (6, 2))
+    state = tuple(torch.randn(3, 2, 24, dtype=torch.float64) for _ in "hc")
+    assert model.training
+    torch.manual_seed(0)
+    first, (h, c) = model(ids, state)
+    torch.manual_seed(1)
+    second, _ = model(ids, state)
+    assert not torch.equal(first, second)
+    assert h.shape == c.shape == (3, 2, 24)
+    model.loss(ids, ids)[0].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    modules[1].eval()
+    logits, (h, c) = model.eval()(ids, state)
+    expected, (eh, ec) = reference_forward(modules, ids, state)
+    for ours, theirs in ((logits, expected), (h, eh), (c, ec)):
+        assert relative(ours, theirs) < 1e-13
+
+
+def test_dropout_of_almost_nothing_equals_none():
+    # The per-layer path against the one-call path.
+    modules = reference_modules(layers=3)
+    model = CharLM.from_reference(*modules)
+    model.dropout = 1e-300
+    ids = torch.randint(100, (6, 2))
+    state = tuple(torch.randn(3, 2, 24, dtype=torch.float64) for _ in "hc")
+    logits, (h, c) = model(ids, state)
+    expected, (eh, ec) = reference_forward(modules, ids, state)
+    for ours, theirs in ((logits, expected), (h, eh), (c, ec)):
+        assert relative(ours, theirs) < 1e-13
+
+
+def test_tied_weights():
+    model = CharLM(20, 8, 1, tie_weights=True)
+    assert model.decoder.weight is model.encoder.weight
+    assert sum(p.numel() for p in model.parameters()) == 20 * 8 + 20 + 8 * 4 * 8 * 2 + 2 * 32
+    model.loss(*torch.randint(20, (2, 4, 1)))[0].backward()
+    assert model.encoder.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"vocab_size": 0}, "^vocab_size: got 0"),
+        ({"hidden_size": -1}, "^hidden_size: got -1"),
+        ({"num_layers": 1.5}, "^num_layers: got 1.5"),
+        ({"hidden_size": 10**12}, "choose smaller sizes"),
+        ({"num_layers": 10**12}, "choose smaller sizes"),
+        ({"vocab_size": 10**12}, "choose smaller sizes"),
+        ({"dropout": 1.0}, r"^dropout: got 1.0"),
+        ({"dropout": float("nan")}, "^dropout: got nan"),
+        ({"vocab_size": 5, "vocabulary": Vocabulary("abc")}, "expected vocab_size = 5"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        CharLM(**kwargs)
+
+
+def test_vocabulary_defaults():
+    assert CharLM(100, 4).vocabulary == Vocabulary.printable()
+    assert CharLM(256, 4).vocabulary == Vocabulary.bytes()
+    assert CharLM(7, 4).vocabulary is None
+
+
+@pytest.mark.parametrize("bad", [-1, 100, 10**15])
+def test_out_of_range_ids(bad):
+    model = CharLM(hidden_size=8)
+    good, wrong = torch.zeros(3, 1, dtype=torch.int64), torch.tensor([[0], [bad], [2]])
+    message = f"got {bad}, expected values from 0 to 99; encode the text"
+    with pytest.raises(IndexError, match="^ids: " + message):
+        model(wrong)
+    with pytest.raises(IndexError, match="^ids: " + message):
+        model.loss(wrong, good)
+    with pytest.raises(IndexError, match="^targets: " + message):
+        model.loss(good, wrong)
+    with pytest.raises(IndexError, match="^ids: " + message):
+        model.generate(wrong, 3)
+
+
+def test_bad_inputs():
+    model = CharLM(hidden_size=8)
+    ids = torch.zeros(3, 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"^ids: got the shape \(3,\), expected \(T, B\)"):
+        model(ids[:, 0])
+    with pytest.raises(ValueError, match="not empty"):
+        model(ids[:0])
+    with pytest.raises(ValueError, match=r"^ids: got torch.int32, expected torch.int64"):
+        model(ids.int())
+    with pytest.raises(ValueError, match=r"^targets: got the shape \(2, 1\)"):
+        model.loss(ids, ids[:2])
+    with pytest.raises(ValueError, match=r"^state: .* expected \(2, 1, 8\) for both"):
+        model(ids, (torch.zeros(2, 2, 8), torch.zeros(2, 2, 8)))
+    with pytest.raises(ValueError, match="^reduction"):
+        model.loss(ids, ids, reduction="none")
+
+
+def test_generate_text():
+    model = CharLM(hidden_size=16)
+    text = model.generate("The ", 20, seed=1)
+    assert text.startswith("The ") and len(text) == 24
+    assert model.generate("The ", 20, seed=1) == text
+    assert model.generate("The ", 20, seed=2) != text
+    assert model.generate("The ", 0) == "The "
+    assert model.training
+
+
+def test_generate_rows_of_different_lengths():
+    model = CharLM(hidden_size=16)
+    primes = ["A", "Whether I", "B", "longer than"]
+    texts = model.generate(primes, 12, temperature=0)
+    assert texts == [model.generate(p, 12, temperature=0) for p in primes]
+
+
+def test_generate_from_ids_and_logprobs():
+    model = CharLM(hidden_size=16).double()
+    prime = torch.randint(100, (3, 2))
+    ids, logprobs = model.generate(prime, 5, 0.7, seed=0, return_logprobs=True)
+    assert ids.shape == (8, 2) and logprobs.shape == (5, 2)
+    assert torch.equal(ids[:3], prime)
+    with torch.no_grad():
+        expected = (model(ids[:-1])[0][2:] / 0.7).log_softmax(2).gather(2, ids[3:, :, None])
+    torch.testing.assert_close(logprobs, expected[..., 0])
+    ids, logprobs = model.generate(prime[:, 0], 5, return_logprobs=True)
+    assert ids.shape == (8,) and logprobs.shape == (5,)
+
+
+def test_default_generator_governs_without_a_seed():
+    model = CharLM(hidden_size=16)
+    torch.manual_seed(5)
+    first = model.generate("A", 30)
+    torch.manual_seed(5)
+    assert model.generate("A", 30) == first
+
+
+def test_filters():
+    model = CharLM(hidden_size=16)
+    greedy = model.generate("A", 10, 0)
+    assert model.generate("A", 10, 1.0, top_k=1, seed=3) == greedy
+    assert model.generate("A", 10, 1.0, top_p=1e-9, seed=3) == greedy
+    assert model.generate("A", 10, 1.0, min_p=1.0, seed=3) == greedy
+    assert model.generate("A", 10, 1e-40, seed=3) == greedy
+
+
+def test_unknown_characters_in_a_prime():
+    model = CharLM(hidden_size=8)
+    assert model.generate("Café ", 0) == "Cafe "
+    with pytest.warns(UserWarning, match="1 of 2"):
+        assert model.generate("a\0", 0) == "a"
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="^prime: .* at least one char"):
+        model.generate("\0", 3)
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"temperature": -1}, "^temperature: got -1"),
+        ({"temperature": float("nan")}, "^temperature: got nan"),
+        ({"temperature": float("inf")}, "^temperature: got inf"),
+        ({"length": -1}, "^length: got -1"),
+        ({"top_k": 0}, "^top_k: got 0"),
+        ({"top_p": 0.0}, "^top_p: got 0"),
+        ({"min_p": 2.0}, "^min_p: got 2"),
+        ({"prime": ""}, "^prime: got ''"),
+        ({"prime": []}, "^prime: got no text"),
+        ({"prime": torch.zeros(0, dtype=torch.int64)}, "^prime: got ids of shape"),
+    ],
+)
+def test_bad_generate_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        CharLM(hidden_size=8).generate(**{"prime": "A", "length": 3, **kwargs})
+
+
+def test_a_text_needs_a_vocabulary():
+    with pytest.raises(ValueError, match="^prime: .* no vocabulary; give ids"):
+        CharLM(7, 8).generate("A", 3)
