@@ -28,7 +28,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   Tensor cn = torch::stable::clone(c0);
   if (B == 0) return {ids, logprobs, hn, cn};
 
-  constexpr double kWorthThreads = 2e5;  // multiply-adds, as for a sequence
+  constexpr double kWorthThreads = 1e6;  // multiply-adds, some 20 us
   const double work = static_cast<double>(characters) * (8.0 * L * H * H + H * V);
   const int64_t threads =
       work < kWorthThreads ? 1 : std::max<int64_t>(1, torch::stable::get_num_threads());
