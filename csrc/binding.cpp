@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "cpu/generation.h"
 #include "cpu/isa.h"
 #include "cpu/lstm.h"
 
@@ -32,6 +33,14 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
+  m.def(
+      "sample(Tensor logits, Tensor temperature, int top_k, float top_p, float floor, int seed, "
+      "int offset) -> (Tensor, Tensor)");
+  m.def(
+      "generate(Tensor embedding, Tensor[] weights, bool has_bias, Tensor head, "
+      "Tensor? head_bias, Tensor h0, Tensor c0, Tensor prompts, Tensor lengths, int length, "
+      "Tensor temperature, int top_k, float top_p, float floor, int seed, int offset) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
   m.def("isa(str name) -> str");
 }
 
@@ -40,6 +49,8 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CPU, m) {
   m.impl("lstm_backward", TORCH_BOX(&charlm::lstm_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::segment_sum));
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cross_entropy_));
+  m.impl("sample", TORCH_BOX(&charlm::sample));
+  m.impl("generate", TORCH_BOX(&charlm::generate));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {

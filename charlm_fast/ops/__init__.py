@@ -1,7 +1,9 @@
 """The operations: one public function each, registered once with torch.library."""
 
 from .dispatch import backends, use_backend
+from .generate import generate
 from .head import linear_cross_entropy
 from .lstm import lstm
+from .sample import sample
 
-__all__ = ["backends", "linear_cross_entropy", "lstm", "use_backend"]
+__all__ = ["backends", "generate", "linear_cross_entropy", "lstm", "sample", "use_backend"]

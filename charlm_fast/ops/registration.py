@@ -15,7 +15,11 @@ LIBRARY = torch.library.Library("charlm_fast", "FRAGMENT")
 
 
 def register(
-    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], autograd: Callable[..., Any]
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    autograd: Callable[..., Any],
+    *tags: torch.Tag,
 ) -> Any:
     """Define an op of the ``charlm_fast`` namespace and return its one overload.
 
@@ -23,7 +27,7 @@ def register(
     reaches the kernel through :func:`below_autograd`.
     """
     name = schema.split("(", 1)[0]
-    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     LIBRARY.impl(name, autograd, "Autograd")
     torch.library.register_fake(f"charlm_fast::{name}", fake, lib=LIBRARY)

@@ -75,6 +75,10 @@ struct BackwardArgs {
   T* dc;                  // (L, B, H)
 };
 
+struct Sampling;
+template <class T>
+struct GenerateArgs;
+
 template <class T>
 struct Kernels {
   int lanes;
@@ -87,6 +91,15 @@ struct Kernels {
   void (*backward)(const BackwardArgs<T>&, i64 layer, i64 tile);
   // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.
   void (*cross_entropy)(T* logits, i64 rows, i64 V, const i64* targets, T* loss, bool gradient);
+  // Rows [begin, end) of (N, V).
+  void (*sample)(const T* logits, i64 begin, i64 end, i64 V, const double* temperature,
+                 const Sampling&, double* scratch, i64* ids, T* logprobs);
+  // As multiply with whole panels and a bias, but a row's bits do not depend on the other rows.
+  void (*project)(const T* a, i64 rows, const T* packed, i64 K, i64 p0, i64 p1, const T* bias,
+                  T* out, i64 out_stride);
+  // Rows [begin, end) of the batch, for the whole text.
+  void (*generate)(const GenerateArgs<T>&, i64 begin, i64 end, T* scratch, double* draw_scratch,
+                   i64* order);
 };
 
 template <class T>

@@ -7,8 +7,18 @@ import torch
 from charlm_fast import _extension
 
 from . import linear_cross_entropy, lstm, lstm_backward
+from .generate import generate
+from .sample import sample
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+__all__ = [
+    "generate",
+    "linear_cross_entropy",
+    "lstm",
+    "lstm_backward",
+    "refuses",
+    "sample",
+    "unavailable",
+]
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from .generate import generate
 from .head import linear_cross_entropy
 from .lstm import lstm, lstm_backward
+from .sample import sample
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+__all__ = [
+    "generate",
+    "linear_cross_entropy",
+    "lstm",
+    "lstm_backward",
+    "refuses",
+    "sample",
+    "unavailable",
+]
 
 
 def unavailable() -> str | None:
