@@ -105,7 +105,7 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
     test = _test_source(config)
     source = find_source(config.data)
     corpus = Corpus.load(source, config.vocab)
-    print(f"text: {corpus.origin}, {len(corpus):,} characters")
+    print(f"text: {len(corpus):,} characters, {corpus.origin}")
     corpus.random_training_set(config.chunk_len, 1)  # long enough?
     if corpus.vocabulary.encode(config.prime).numel() == 0:
         raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")

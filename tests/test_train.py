@@ -123,7 +123,7 @@ def test_files_and_printout(tmp_path, capsys):
         == 0
     )
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == f"text: {tmp_path / 'text'} (CHARLM_FAST_DATA), {len(TEXT):,} characters"
+    assert out[0] == f"text: {len(TEXT):,} characters, {tmp_path / 'text'} (CHARLM_FAST_DATA)"
     run = tmp_path / "runs" / "one"
     with open(run / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
