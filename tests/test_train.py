@@ -83,6 +83,15 @@ def test_fit_is_the_recipe_of_the_reference(batch_size):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+def test_denormals_are_flushed_inside_only():
+    tiny = torch.tensor(1e-40)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot flush them")
+    with module.flushed_denormals():
+        assert float(tiny * 1.5) == 0
+    assert float(tiny * 1.5) > 0
+
+
 def test_it_learns():
     history = History()
     config = small(n_epochs=200, hidden_size=32, chunk_len=50)
