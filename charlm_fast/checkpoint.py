@@ -7,11 +7,13 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from .files import replacing, write_text
+from .network import can_find
 from .vocab import Vocabulary
 
 WEIGHTS = "model.safetensors"
@@ -92,15 +94,21 @@ def locate(name: str | os.PathLike[str]) -> Path:
     directory = Path(name)
     if directory.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
         return directory
+    offline = False
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
 
-        found = [hf_hub_download(str(name), file, etag_timeout=5) for file in (CONFIG, WEIGHTS)]
+        # Without a network the Hub's client would retry for half a minute; its cache is as good.
+        offline = not can_find(urlsplit(constants.ENDPOINT).hostname or "")
+        found = [
+            hf_hub_download(str(name), file, etag_timeout=5, local_files_only=offline)
+            for file in (CONFIG, WEIGHTS)
+        ]
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"model: {name} is neither a directory here nor a model that the Hugging Face Hub "
-            f"gave us ({reason})"
+            f"model: {name} is not a directory here, and the Hugging Face Hub did not give us such "
+            f"a model: {'there seems to be no network' if offline else reason}"
         ) from error
     return Path(found[0]).parent
 

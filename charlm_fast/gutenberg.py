@@ -5,22 +5,21 @@ from __future__ import annotations
 import io
 import os
 import re
-import socket
 import sys
-import threading
 import urllib.request
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 
 from .files import write_text
+from .network import can_find
 
 # David Copperfield, The Mystery of Edwin Drood, A Tale of Two Cities: the reference's train text.
 BOOKS = (766, 564, 98)
 LINES_PER_BOOK = 8000
 HOST = "www.gutenberg.org"
 URL = f"https://{HOST}/cache/epub/{{0}}/pg{{0}}.txt"
-TIMEOUT = 3.0  # seconds, to find the host, to connect and between two blocks
+TIMEOUT = 3.0  # seconds, to connect and between two blocks
 MAX_BYTES = 8 << 20  # per book; the longest of them has 2 MB
 OFFLINE_VARIABLE = "CHARLM_FAST_OFFLINE"
 
@@ -59,7 +58,8 @@ def download_dickens() -> Path:
     """
     if os.environ.get(OFFLINE_VARIABLE):
         raise DownloadError(f"{OFFLINE_VARIABLE} is set")
-    _check_host()
+    if not can_find(HOST):
+        raise DownloadError(f"cannot find {HOST}, so there seems to be no network")
     try:
         text = "".join(first_lines(strip_licence(_fetch(book))) for book in BOOKS)
         path = cached_dickens()
@@ -82,25 +82,6 @@ def strip_licence(text: str) -> str:
 def first_lines(text: str, count: int = LINES_PER_BOOK) -> str:
     """The start of a book, as much of it as the reference's corpus has."""
     return "".join(islice(io.StringIO(text), count))
-
-
-def _check_host() -> None:
-    """Look the host up under our own time limit: the resolver's can be much longer."""
-    if urllib.request.getproxies().get("https"):
-        return  # the proxy looks it up
-    found: list[object] = []
-
-    def look_up() -> None:
-        try:
-            found.append(socket.getaddrinfo(HOST, 443))
-        except OSError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=look_up, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    if not found or isinstance(found[0], OSError):
-        raise DownloadError(f"cannot find {HOST}, so there seems to be no network")
 
 
 def _fetch(book: int) -> str:

@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from charlm_fast import checkpoint
 from charlm_fast.checkpoint import CheckpointError
 from charlm_fast.files import replacing, write_text
 from charlm_fast.model import CharLM
@@ -96,14 +98,21 @@ def test_not_a_model(tmp_path, saved):
         CharLM.from_pretrained(saved)
 
 
-def test_a_name_on_the_hub_that_cannot_be_reached(monkeypatch):
+@pytest.mark.parametrize(
+    "reachable, reason", [(True, "no such model"), (False, "there seems to be no network")]
+)
+def test_a_name_that_the_hub_does_not_give(monkeypatch, reachable, reason):
     import huggingface_hub
 
-    def refuse(*args, **kwargs):
-        raise OSError("no network\nand a long story")
+    def refuse(*args, local_files_only, **kwargs):
+        assert local_files_only is not reachable
+        raise OSError("no such model\nand a long story")
 
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: reachable)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(CheckpointError, match=r"^model: user/model is neither .* \(no network\)$"):
+    with pytest.raises(
+        CheckpointError, match=f"^model: user/model is not a directory here, .*: {reason}$"
+    ):
         CharLM.from_pretrained("user/model")
 
 
@@ -112,10 +121,12 @@ def test_a_name_on_the_hub(monkeypatch, saved):
 
     asked = []
 
-    def download(repo, file, **kwargs):
+    def download(repo, file, local_files_only, **kwargs):
+        assert not local_files_only
         asked.append((repo, file))
         return str(saved / file)
 
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: host == "huggingface.co")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert CharLM.from_pretrained("user/model").hidden_size == 8
     assert asked == [("user/model", "config.json"), ("user/model", "model.safetensors")]
@@ -214,3 +225,10 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         CharLM(hidden_size=8).save_pretrained(saved)
     assert {f.name: f.read_bytes() for f in saved.iterdir()} == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_files_are_as_readable_as_others(saved):
+    (saved / "other").write_text("")
+    modes = {f.stat().st_mode for f in saved.iterdir()}
+    assert len(modes) == 1
