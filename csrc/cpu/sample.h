@@ -133,7 +133,7 @@ Draw draw_row(const T* z, i64 V, double temperature, const Sampling& s, i64 offs
   for (i64 k = 0; k < count; ++k) {
     if (w[k] > 0) id = first + k;
     before += w[k];
-    if (before >= target) break;
+    if (before > target) break;
   }
   return {id, (static_cast<double>(z[id]) - top) / temperature - scalar_log(total)};
 }
