@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
           if (layer.bias) k.pack_gates(layer.bias, s.H, 1, p, layer.packed_bias);
           if (l == 0 && ids)
             k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias,
-                       table, width, true);
+                       table, width, true, false);
         }
       });
   if (has_proj)
