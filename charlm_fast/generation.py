@@ -8,7 +8,6 @@ ends the work.
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from . import ops
-from .ops.sample import check_filters, check_seed, draw_seed
+from .ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
 
 if TYPE_CHECKING:
     from .model import CharLM, State
@@ -47,12 +46,8 @@ def check_arguments(
     """Raise ValueError for what :func:`generate` would refuse, before any work is done."""
     if type(length) is not int or length < 0:
         raise ValueError(f"length: got {length!r}, expected an integer of at least 0")
-    if not isinstance(temperature, Tensor) and not (
-        math.isfinite(temperature) and temperature >= 0
-    ):
-        raise ValueError(
-            f"temperature: got {temperature!r}, expected a finite number of at least 0"
-        )
+    if not isinstance(temperature, Tensor):
+        check_temperature_number(temperature)
     check_filters(top_k, top_p, min_p)
     check_seed(seed, offset)
 

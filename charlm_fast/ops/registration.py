@@ -43,3 +43,18 @@ def below_autograd(op: Any, *args: Any) -> Any:
 def wants_gradient(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd has to record an operation on these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+_compiling = torch.compiler.is_compiling
+_modes, _functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
+
+
+def nothing_watches(tensor: torch.Tensor) -> bool:
+    """Whether a call may go past torch's dispatcher: plain memory, and nothing that records."""
+    return (
+        not _compiling()
+        and type(tensor) is torch.Tensor
+        and tensor.is_contiguous()
+        and not (tensor.is_neg() or _modes() or _functions() or _transforms() or _tracing())
+    )

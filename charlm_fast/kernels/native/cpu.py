@@ -8,9 +8,10 @@ from charlm_fast import _extension
 
 from . import linear_cross_entropy, lstm, lstm_backward
 from .generate import generate
-from .sample import sample
+from .sample import few_rows, sample
 
 __all__ = [
+    "few_rows",
     "generate",
     "linear_cross_entropy",
     "lstm",
