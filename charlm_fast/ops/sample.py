@@ -140,6 +140,7 @@ def describe(mark: int) -> str:
 
 
 def bad_row(row: int, mark: int) -> ValueError:
+    """The error of a row whose logits allow no draw."""
     return ValueError(f"logits: row {row} {describe(mark)}")
 
 
@@ -196,7 +197,7 @@ def sample(
     filters = check_filters(top_k, top_p, min_p)
     seed = check_seed(seed, offset)
     if (
-        type(temperature) in NUMBERS
+        isinstance(temperature, NUMBERS)
         and logits.dim()
         and 0 < logits.numel() <= FEW
         and logits.dtype in cpu.DTYPES
