@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,8 +19,7 @@ def logits(rows: int, size: int) -> Tensor:
 
 
 def ours(rows: int, size: int, **filters: float) -> Callable[[], object]:
-    z = logits(rows, size)
-    return lambda: sample(z, TEMPERATURE, **filters)
+    return partial(sample, logits(rows, size), TEMPERATURE, **filters)
 
 
 def multinomial(rows: int, size: int) -> Callable[[], object]:

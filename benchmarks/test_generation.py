@@ -13,4 +13,4 @@ WRITERS = {"charlm_fast": peers.ours, "nn.LSTM loop": peers.torch_loop}
 @pytest.mark.parametrize("batch", [1, 8, 64])
 def test_generation(benchmark, batch: int, name: str) -> None:
     benchmark.group = f"generation of {LENGTH} characters, batch {batch}"
-    benchmark.pedantic(WRITERS[name](batch, LENGTH), warmup_rounds=3, rounds=20)
+    benchmark.pedantic(WRITERS[name](batch, LENGTH), warmup_rounds=2, rounds=10)

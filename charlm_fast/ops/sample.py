@@ -17,6 +17,7 @@ from .registration import below_autograd, nothing_watches, register
 
 SEEDS = (1 << 63) - 1
 NUMBERS = (float, int)
+NO_FILTERS = (0, 1.0, UNDERFLOW)
 FEW = 1 << 14  # logits that one thread reads sooner than several
 
 
@@ -89,8 +90,6 @@ def check_filters(
         raise ValueError(f"top_p: got {top_p!r}, expected a number in (0, 1]")
     if min_p is not None and not 0 <= min_p <= 1:
         raise ValueError(f"min_p: got {min_p!r}, expected a number in [0, 1]")
-    if top_k is None and top_p is None and not min_p:
-        return 0, 1.0, UNDERFLOW
     floor = max(math.log(min_p), UNDERFLOW) if min_p else UNDERFLOW
     return min(top_k or 0, (1 << 63) - 1), 1.0 if top_p is None else float(top_p), floor
 
@@ -194,10 +193,12 @@ def sample(
         ValueError: an argument is out of its range; logits hold NaN or +infinity, or nothing but
             -infinity in a row.
     """
-    filters = check_filters(top_k, top_p, min_p)
+    unfiltered = top_k is None and top_p is None and min_p is None
+    filters = NO_FILTERS if unfiltered else check_filters(top_k, top_p, min_p)
     seed = check_seed(seed, offset)
     if (
         isinstance(temperature, NUMBERS)
+        and 0 <= temperature < math.inf
         and logits.dim()
         and 0 < logits.numel() <= FEW
         and logits.dtype in cpu.DTYPES
@@ -232,7 +233,6 @@ def _draw_few(
     return_logprobs: bool,
 ) -> Any:
     """As :func:`sample`, without torch's dispatcher: it takes ten times as long as a row of 100."""
-    check_temperature_number(temperature)
     *shape, V = logits.shape
     rows = logits.numel() // V
     if rows == 1 and seed is None:
