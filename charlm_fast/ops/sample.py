@@ -12,7 +12,7 @@ from charlm_fast.kernels.native import cpu
 from charlm_fast.kernels.sampling import ALL_MINUS_INFINITY, UNDERFLOW
 
 from .checks import without_autocast
-from .dispatch import forced_backend, select
+from .dispatch import chooses_cpu, select
 from .registration import below_autograd, nothing_watches, register
 
 SEEDS = (1 << 63) - 1
@@ -204,8 +204,7 @@ def sample(
         and logits.dtype in cpu.DTYPES
         and logits.is_cpu
         and nothing_watches(logits)
-        and forced_backend() in ("auto", "cpu")
-        and cpu.unavailable() is None
+        and chooses_cpu()
     ):
         return _draw_few(logits, temperature, filters, seed, offset, return_logprobs)
     if logits.dim() == 0 or logits.shape[-1] == 0:

@@ -26,6 +26,12 @@ def sample(
 
 
 @functools.cache
+def is_set() -> Callable[[bytes], bool]:
+    """Whether a variable of the environment is set to anything, found out in no time."""
+    return _extension.native_module().is_set
+
+
+@functools.cache
 def few_rows() -> Callable[..., int]:
     """:func:`sample` on this thread and in memory that the caller holds.
 
