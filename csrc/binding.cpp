@@ -53,7 +53,9 @@ PyObject* sample_few(PyObject*, PyObject* const* args, Py_ssize_t count) {
 // A variable of the environment, which Python keeps up to date; os.environ raises and catches an
 // error for one that is not set, and takes ten times as long.
 PyObject* is_set(PyObject*, PyObject* name) {
-  const char* value = std::getenv(PyBytes_AsString(name));
+  const char* text = PyBytes_AsString(name);
+  if (!text) return nullptr;
+  const char* value = std::getenv(text);
   return PyBool_FromLong(value && *value);
 }
 
