@@ -197,7 +197,8 @@ def sample(
     filters = NO_FILTERS if unfiltered else check_filters(top_k, top_p, min_p)
     seed = check_seed(seed, offset)
     if (
-        isinstance(temperature, NUMBERS)
+        nothing_watches()  # first: a compiler cannot trace the questions below
+        and isinstance(temperature, NUMBERS)
         and 0 <= temperature < math.inf
         and logits.dim()
         and 0 < logits.numel() <= FEW
@@ -206,7 +207,6 @@ def sample(
         and type(logits) is Tensor
         and logits.is_contiguous()
         and not logits.is_neg()
-        and nothing_watches()
         and chooses_cpu()
     ):
         return _draw_few(logits, temperature, filters, seed, offset, return_logprobs)
