@@ -12,12 +12,15 @@ from .head_kernels import cross_entropy
 from .lstm_resident import lstm_backward_resident, lstm_forward_resident
 from .lstm_row import lstm_backward_row, lstm_forward_row
 from .lstm_streamed import lstm_backward_streamed, lstm_forward_streamed
+from .sample_kernels import sample_pick, sample_rows, sample_spans
 
 SMS = 132  # an H200's; where another GPU has fewer or more, these bounds are a little off
 RESIDENT_UNITS = 128
 RESIDENT_BYTES = 160 * 1024  # of shared memory, at that many units
 ROW_HELD = 8  # blocks: 128 KB, half of an SM's registers
 ROW_UNITS = 1024  # beyond, a product's tile no longer fits a row program's registers
+DRAWN_COLUMNS = 4096  # the longest row that a program draws from without reading it again
+DRAWN_AT_ONCE = 4096  # logits of a program: some 16 a thread, each with a weight in float64
 
 # TRITON_INTERPRET=1 counts when the kernels are imported, and not after.
 INTERPRETED = not isinstance(cross_entropy, triton.JITFunction)
@@ -116,3 +119,38 @@ def head_launch(vocabulary: int) -> Launch:
     block = min(1024, padded(vocabulary, 32))
     rows = max(1, 1024 // block)
     return Launch(cross_entropy, rows, {"V": vocabulary, "ROWS": rows, "BLOCK_V": block}, 4)
+
+
+def key_bits_unused(dtype: torch.dtype) -> int:
+    """Of the bits by which logits are ranked, widened to float32: how many are zero in all."""
+    return {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
+
+
+def _drawn(vocabulary: int, dtype: torch.dtype) -> tuple[int, int]:
+    """(rows, columns) of the tile from which a program draws."""
+    share = 2 if dtype == torch.float64 else 1
+    block = min(DRAWN_COLUMNS // share, padded(vocabulary, 16))
+    return max(1, DRAWN_AT_ONCE // share // block), block
+
+
+def sample_launch(vocabulary: int, dtype: torch.dtype, top_k: bool, top_p: bool) -> Launch:
+    rows, block = _drawn(vocabulary, dtype)
+    meta = {
+        "V": vocabulary,
+        "ROWS": rows,
+        "BLOCK_V": block,
+        "TOP_K": top_k,
+        "TOP_P": top_p,
+        "LOW": key_bits_unused(dtype),
+    }
+    return Launch(sample_rows, rows, meta, 8)
+
+
+def spans_launch(vocabulary: int, dtype: torch.dtype) -> Launch:
+    rows, block = _drawn(vocabulary, dtype)
+    meta = {"V": vocabulary, "SPANS": -(-vocabulary // block), "ROWS": rows, "BLOCK_V": block}
+    return Launch(sample_spans, rows, meta, 8)
+
+
+def pick_launch(vocabulary: int, dtype: torch.dtype) -> Launch:
+    return spans_launch(vocabulary, dtype)._replace(kernel=sample_pick)
