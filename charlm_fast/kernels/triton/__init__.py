@@ -10,12 +10,14 @@ _MISSING = None
 if importlib.util.find_spec("triton") is None:
     _MISSING = "the package triton is not installed; pip install triton"
 else:
+    from .generate import generate
     from .head import linear_cross_entropy
     from .lstm import lstm, lstm_backward
     from .sample import sample
     from .tiling import INTERPRETED
 
 __all__ = [
+    "generate",
     "linear_cross_entropy",
     "lstm",
     "lstm_backward",

@@ -14,6 +14,9 @@ integers do, so the largest key above which enough is kept (k ids, or top_p of t
 built bit by bit from the top, each bit with one sum over the row. Ties share a key, and ids whose
 logits differ but whose x do not stay together, because what passes on is a bound on x.
 
+Per-row values are vectors beside tiles (rows, columns), or for one row scalars beside vectors: of
+a tile with one row Triton may choose a layout that gives every thread all of it.
+
 A row that fits one block stays in registers from its one load to its draw. A longer one is read
 from L2 again for each of the passes: the maximum, the sums by block, the block that holds the
 draw, and one for each bit of a key.
@@ -29,6 +32,16 @@ from ..sampling import ALL_MINUS_INFINITY, NOT_FINITE, UNDERFLOW
 _UNDERFLOW = tl.constexpr(UNDERFLOW)
 _NOT_FINITE = tl.constexpr(NOT_FINITE)
 _ALL_MINUS_INFINITY = tl.constexpr(ALL_MINUS_INFINITY)
+
+
+@triton.jit
+def rows_of(block, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The rows of a block of them, 64 bits; a scalar where it is one."""
+    first = block.to(tl.int64) * ROWS
+    if ROWS == 1:
+        return first
+    else:
+        return first + tl.arange(0, ROWS)
 
 
 @triton.jit
@@ -49,10 +62,30 @@ def uniform(seed, offset, rows):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def load_logits(logits, rows, there, v, V: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Tiles (ROWS, ·) of logits (·, V), -infinity beyond it; of 16-bit ones the exact float32."""
-    mask = there[:, None] & (v < V)
-    z = tl.load(logits + rows[:, None] * V + v, mask=mask, other=float("-inf"))
+def across(v):  # type: ignore[no-untyped-def]
+    """Per-row values beside a tile."""
+    if len(v.shape) == 0:
+        return v
+    else:
+        return v[:, None]
+
+
+@triton.jit
+def columns(rows, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+    if len(rows.shape) == 0:
+        return tl.arange(0, COUNT)
+    else:
+        return tl.arange(0, COUNT)[None, :]
+
+
+@triton.jit
+def load_logits(  # type: ignore[no-untyped-def]
+    logits, rows, there, v0, V: tl.constexpr, BLOCK_V: tl.constexpr
+):
+    """Columns of logits (·, V) from v0 on, -infinity beyond V; of 16-bit ones the exact float32."""
+    v = columns(rows, BLOCK_V)
+    left = tl.where(there, V - v0 + rows * 0, 0)
+    z = tl.load(logits + across(rows * V + v0) + v, mask=v < across(left), other=float("-inf"))
     if z.dtype.primitive_bitwidth < 32:
         z = z.to(tl.float32)
     return z
@@ -61,8 +94,8 @@ def load_logits(logits, rows, there, v, V: tl.constexpr):  # type: ignore[no-unt
 @triton.jit
 def survey(z):  # type: ignore[no-untyped-def]
     """By row, whether the tile holds NaN, and its largest number, float64."""
-    nan = tl.max((z != z).to(tl.int32), axis=1)
-    return nan, tl.max(tl.where(z == z, z, float("-inf")), axis=1).to(tl.float64)
+    nan = tl.max((z != z).to(tl.int32), axis=-1)
+    return nan, tl.max(tl.where(z == z, z, float("-inf")), axis=-1).to(tl.float64)
 
 
 @triton.jit
@@ -73,7 +106,7 @@ def base_of(top):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def scale(z, base, temperature):  # type: ignore[no-untyped-def]
-    return (z.to(tl.float64) - base[:, None]) / temperature[:, None]
+    return (z.to(tl.float64) - across(base)) / across(temperature)
 
 
 @triton.jit
@@ -81,7 +114,7 @@ def scale_closely(z, base, temperature):  # type: ignore[no-untyped-def]
     """The same within 1e-16 of x: for sums, where nothing is compared with x."""
     # The bound keeps 0 * inf out, at temperatures so small that any difference of logits is enough.
     inverse = tl.minimum(1 / temperature, 1e300)
-    return (z.to(tl.float64) - base[:, None]) * inverse[:, None]
+    return (z.to(tl.float64) - across(base)) * across(inverse)
 
 
 @triton.jit
@@ -111,7 +144,7 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def weigh(x, least):  # type: ignore[no-untyped-def]
-    return tl.where(x >= least[:, None], exp(x), 0.0)
+    return tl.where(x >= across(least), exp(x), 0.0)
 
 
 @triton.jit
@@ -136,20 +169,20 @@ def _ordered(z):  # type: ignore[no-untyped-def]
 @triton.jit
 def _keyed(measure, key, least):  # type: ignore[no-untyped-def]
     """By row, the measure of the ids whose key is at least so large."""
-    return tl.sum(tl.where(key >= least[:, None], measure, 0), axis=1)
+    return tl.sum(tl.where(key >= across(least), measure, 0), axis=-1)
 
 
 @triton.jit
 def _with_bit(key, bit):  # type: ignore[no-untyped-def]
     """A key with one more bit set; the sign counts the other way round."""
-    return key ^ (tl.full([key.shape[0]], 1, key.dtype) << bit)
+    return key ^ ((key * 0 + 1) << bit)
 
 
 @triton.jit
 def _threshold(measure, key, target, LOW: tl.constexpr):  # type: ignore[no-untyped-def]
     """By row, the largest key at or above which the measures reach the target."""
     BITS: tl.constexpr = key.dtype.primitive_bitwidth
-    found = tl.full([key.shape[0]], 1, key.dtype) << (BITS - 1)  # the smallest integer
+    found = (tl.min(key, axis=-1) * 0 + 1) << (BITS - 1)  # the smallest integer
     for j in tl.range(0, BITS - LOW):
         candidate = _with_bit(found, BITS - 1 - j)
         found = tl.where(_keyed(measure, key, candidate) >= target, candidate, found)
@@ -158,20 +191,19 @@ def _threshold(measure, key, target, LOW: tl.constexpr):  # type: ignore[no-unty
 
 @triton.jit
 def _rank_floor(  # type: ignore[no-untyped-def]
-    z, x, top_k, top_p, TOP_K: tl.constexpr, TOP_P: tl.constexpr, LOW: tl.constexpr
+    z, x, floor, top_k, top_p, TOP_K: tl.constexpr, TOP_P: tl.constexpr, LOW: tl.constexpr
 ):
-    """By row, the least x that top_k, then top_p keep."""
+    """By row, the least x of at least `floor` that top_k, then top_p keep."""
     key = _ordered(z)
-    floor = tl.full([x.shape[0]], _UNDERFLOW, tl.float64)
     if TOP_K:
         bound = _threshold((z == z).to(tl.int32), key, top_k, LOW)
-        kth = tl.min(tl.where(key >= bound[:, None], x, float("inf")), axis=1)
+        kth = tl.min(tl.where(key >= across(bound), x, float("inf")), axis=-1)
         floor = tl.maximum(floor, kth)
     if TOP_P:
         w = weigh(x, floor)
-        bound = _threshold(w, key, top_p * tl.sum(w, axis=1), LOW)
-        kept = (key >= bound[:, None]) & (w > 0)
-        floor = tl.maximum(floor, tl.min(tl.where(kept, x, float("inf")), axis=1))
+        bound = _threshold(w, key, top_p * tl.sum(w, axis=-1), LOW)
+        kept = (key >= across(bound)) & (w > 0)
+        floor = tl.maximum(floor, tl.min(tl.where(kept, x, float("inf")), axis=-1))
     return floor
 
 
@@ -180,24 +212,26 @@ def find(w, x, before, target):  # type: ignore[no-untyped-def]
     """(k, x[k]) of the first k of a tile where `before` and the running sum of w exceed target.
 
     Rounding may leave no such sum: then the last k of any weight."""
-    k = tl.arange(0, w.shape[1])[None, :]
-    running = before[:, None] + tl.cumsum(w, axis=1)
-    hit = (running > target[:, None]) & (w > 0)
-    first = tl.min(tl.where(hit, k, w.shape[1]), axis=1)
-    last = tl.max(tl.where(w > 0, k, 0), axis=1)
-    found = tl.where(first < w.shape[1], first, last)
-    return found, tl.sum(tl.where(k == found[:, None], x, 0.0), axis=1)
+    COUNT: tl.constexpr = w.shape[-1]
+    k = columns(target, COUNT)
+    running = across(before) + tl.cumsum(w, axis=-1)
+    hit = (running > across(target)) & (w > 0)
+    first = tl.min(tl.where(hit, k, COUNT), axis=-1)
+    last = tl.max(tl.where(w > 0, k, 0), axis=-1)
+    found = tl.where(first < COUNT, first, last)
+    return found, tl.sum(tl.where(k == across(found), x, 0.0), axis=-1)
 
 
 @triton.jit
 def find_block(sums, target):  # type: ignore[no-untyped-def]
     """The block of a row to look in, and the sum of those before it."""
-    k = tl.arange(0, sums.shape[1])[None, :]
-    hit = (tl.cumsum(sums, axis=1) > target[:, None]) & (sums > 0)
-    first = tl.min(tl.where(hit, k, sums.shape[1]), axis=1)
-    last = tl.max(tl.where(sums > 0, k, 0), axis=1)
-    found = tl.where(first < sums.shape[1], first, last)
-    return found, tl.sum(tl.where(k < found[:, None], sums, 0.0), axis=1)
+    COUNT: tl.constexpr = sums.shape[-1]
+    k = columns(target, COUNT)
+    hit = (tl.cumsum(sums, axis=-1) > across(target)) & (sums > 0)
+    first = tl.min(tl.where(hit, k, COUNT), axis=-1)
+    last = tl.max(tl.where(sums > 0, k, 0), axis=-1)
+    found = tl.where(first < COUNT, first, last)
+    return found, tl.sum(tl.where(k < across(found), sums, 0.0), axis=-1)
 
 
 @triton.jit
@@ -225,14 +259,16 @@ def _draw_whole(  # type: ignore[no-untyped-def]
     TOP_P: tl.constexpr,
     LOW: tl.constexpr,
 ):
-    z = load_logits(logits, rows, there, tl.arange(0, BLOCK_V)[None, :], V)
+    z = load_logits(logits, rows, there, 0, V, BLOCK_V)
     nan, top = survey(z)
     warm, u, least = cold_as_warm(temperature, u, floor)
     x = scale(z, base_of(top), warm)
     if TOP_K or TOP_P:
-        least = tl.maximum(least, _rank_floor(z, x, top_k, top_p, TOP_K, TOP_P, LOW))
+        ranked = warm * 0 + _UNDERFLOW
+        ranked = _rank_floor(z, x, ranked, top_k, top_p, TOP_K, TOP_P, LOW)
+        least = tl.maximum(least, ranked)
     w = weigh(x, least)
-    total = tl.sum(w, axis=1)
+    total = tl.sum(w, axis=-1)
     id, chosen = find(w, x, tl.zeros_like(total), u * total)
     return concluded(id, chosen, total, temperature, nan, top)
 
@@ -255,23 +291,23 @@ def _long_threshold(  # type: ignore[no-untyped-def]
     WIDE: tl.constexpr = logits.dtype.element_ty.primitive_bitwidth == 64
     KEY: tl.constexpr = tl.int64 if WIDE else tl.int32
     BITS: tl.constexpr = 64 if WIDE else 32
-    found = tl.full([rows.shape[0]], 1, KEY) << (BITS - 1)
+    found = (rows * 0 + 1).to(KEY) << (BITS - 1)
     for j in tl.range(0, BITS - LOW):
         candidate = _with_bit(found, BITS - 1 - j)
         above = tl.zeros_like(target)
         for v0 in tl.range(0, V, BLOCK_V):
-            z = load_logits(logits, rows, there, v0 + tl.arange(0, BLOCK_V)[None, :], V)
+            z = load_logits(logits, rows, there, v0, V, BLOCK_V)
             if COUNTS:
                 above += _keyed((z == z).to(tl.int32), _ordered(z), candidate)
             else:
                 above += _keyed(weigh(scale(z, base, warm), floor), _ordered(z), candidate)
         found = tl.where(above >= target, candidate, found)
-    bound = tl.full([rows.shape[0]], float("inf"), tl.float64)
+    bound = warm * 0 + float("inf")
     for v0 in tl.range(0, V, BLOCK_V):
-        z = load_logits(logits, rows, there, v0 + tl.arange(0, BLOCK_V)[None, :], V)
+        z = load_logits(logits, rows, there, v0, V, BLOCK_V)
         x = scale(z, base, warm)
-        kept = (_ordered(z) >= found[:, None]) & (x >= floor[:, None])
-        bound = tl.minimum(bound, tl.min(tl.where(kept, x, float("inf")), axis=1))
+        kept = (_ordered(z) >= across(found)) & (x >= across(floor))
+        bound = tl.minimum(bound, tl.min(tl.where(kept, x, float("inf")), axis=-1))
     return tl.maximum(floor, bound)
 
 
@@ -281,12 +317,12 @@ def _long_sums(  # type: ignore[no-untyped-def]
 ):
     """Weights of a long row by block, (ROWS, blocks)."""
     BLOCKS: tl.constexpr = triton.next_power_of_2((V + BLOCK_V - 1) // BLOCK_V)
-    block = tl.arange(0, BLOCKS)[None, :]
-    sums = tl.zeros([rows.shape[0], BLOCKS], tl.float64)
+    block = columns(rows, BLOCKS)
+    sums = tl.where(block < 0, across(base), 0.0)
     for v0 in tl.range(0, V, BLOCK_V):
-        z = load_logits(logits, rows, there, v0 + tl.arange(0, BLOCK_V)[None, :], V)
-        here = tl.sum(weigh(scale(z, base, warm), least), axis=1)
-        sums = tl.where(block == v0 // BLOCK_V, here[:, None], sums)
+        z = load_logits(logits, rows, there, v0, V, BLOCK_V)
+        here = tl.sum(weigh(scale(z, base, warm), least), axis=-1)
+        sums = tl.where(block == v0 // BLOCK_V, across(here), sums)
     return sums
 
 
@@ -307,32 +343,31 @@ def _draw_long(  # type: ignore[no-untyped-def]
     LOW: tl.constexpr,
 ):
     warm, u, least = cold_as_warm(temperature, u, floor)
-    nan = tl.zeros([rows.shape[0]], tl.int32)
-    top = tl.full([rows.shape[0]], float("-inf"), tl.float64)
+    nan = (rows * 0).to(tl.int32)
+    top = warm * 0 + float("-inf")
     for v0 in tl.range(0, V, BLOCK_V):
-        z = load_logits(logits, rows, there, v0 + tl.arange(0, BLOCK_V)[None, :], V)
+        z = load_logits(logits, rows, there, v0, V, BLOCK_V)
         nan_here, top_here = survey(z)
         nan |= nan_here
         top = tl.maximum(top, top_here)
     base = base_of(top)
     if TOP_K or TOP_P:
-        ranked = tl.full([rows.shape[0]], _UNDERFLOW, tl.float64)
+        ranked = warm * 0 + _UNDERFLOW
         if TOP_K:
             k = nan * 0 + top_k
             ranked = _long_threshold(
                 logits, rows, there, base, warm, ranked, k, V, BLOCK_V, True, LOW
             )
         if TOP_P:
-            total = tl.sum(_long_sums(logits, rows, there, base, warm, ranked, V, BLOCK_V), axis=1)
+            total = tl.sum(_long_sums(logits, rows, there, base, warm, ranked, V, BLOCK_V), axis=-1)
             ranked = _long_threshold(
                 logits, rows, there, base, warm, ranked, top_p * total, V, BLOCK_V, False, LOW
             )
         least = tl.maximum(least, ranked)
     sums = _long_sums(logits, rows, there, base, warm, least, V, BLOCK_V)
-    total = tl.sum(sums, axis=1)
+    total = tl.sum(sums, axis=-1)
     block, before = find_block(sums, u * total)
-    v0 = block[:, None] * BLOCK_V
-    z = load_logits(logits, rows, there, v0 + tl.arange(0, BLOCK_V)[None, :], V)
+    z = load_logits(logits, rows, there, block * BLOCK_V, V, BLOCK_V)
     x = scale(z, base, warm)
     id, chosen = find(weigh(x, least), x, before, u * total)
     return concluded(block * BLOCK_V + id, chosen, total, temperature, nan, top)

@@ -18,13 +18,16 @@ import triton.language as tl
 
 from ..sampling import UNDERFLOW
 from .draw import (
+    across,
     base_of,
     cold_as_warm,
+    columns,
     concluded,
     draw,
     find,
     find_block,
     load_logits,
+    rows_of,
     scale,
     scale_closely,
     survey,
@@ -54,7 +57,7 @@ def sample_rows(  # type: ignore[no-untyped-def]
     TOP_P: tl.constexpr,
     LOW: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    rows = rows_of(tl.program_id(0), ROWS)
     there = rows < count
     t = tl.load(temperature + rows, mask=there, other=1.0)
     u = uniform(seed, offset.to(tl.int64), rows)
@@ -78,14 +81,14 @@ def sample_spans(  # type: ignore[no-untyped-def]
     BLOCK_V: tl.constexpr,
 ):
     span = tl.program_id(0) % SPANS
-    rows = (tl.program_id(0) // SPANS).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    rows = rows_of(tl.program_id(0) // SPANS, ROWS)
     there = rows < count
     t = tl.load(temperature + rows, mask=there, other=1.0)
-    z = load_logits(logits, rows, there, span * BLOCK_V + tl.arange(0, BLOCK_V)[None, :], V)
+    z = load_logits(logits, rows, there, span * BLOCK_V, V, BLOCK_V)
     nan, top = survey(z)
     # What is left out against the maximum of the span weighs nothing against that of the row.
     warm, _, least = cold_as_warm(t, t, _UNDERFLOW)
-    total = tl.sum(weigh(scale_closely(z, base_of(top), warm), least), axis=1)
+    total = tl.sum(weigh(scale_closely(z, base_of(top), warm), least), axis=-1)
     tl.store(tops + rows * SPANS + span, top, mask=there)
     tl.store(sums + rows * SPANS + span, tl.where(nan > 0, float("nan"), total), mask=there)
 
@@ -106,26 +109,24 @@ def sample_pick(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    rows = rows_of(tl.program_id(0), ROWS)
     there = rows < count
     t = tl.load(temperature + rows, mask=there, other=1.0)
     warm, u, least = cold_as_warm(t, uniform(seed, offset.to(tl.int64), rows), _UNDERFLOW)
-    span = tl.arange(0, triton.next_power_of_2(SPANS))[None, :]
-    at = rows[:, None] * SPANS + span
-    mask = there[:, None] & (span < SPANS)
+    span = columns(rows, triton.next_power_of_2(SPANS))
+    at = across(rows * SPANS) + span
+    mask = across(there) & (span < SPANS)
     span_tops = tl.load(tops + at, mask=mask, other=float("-inf"))
     span_sums = tl.load(sums + at, mask=mask, other=0.0)
     nan, _ = survey(span_sums)
-    top = tl.max(span_tops, axis=1)
+    top = tl.max(span_tops, axis=-1)
     base = base_of(top)
     # weigh is 0 where a span has nothing, so that 0 * its NaN of infinities cannot arise
     weights = weigh(scale(span_tops, base, warm), least)
     weights = tl.where(weights > 0, weights * span_sums, 0.0)
-    total = tl.sum(weights, axis=1)
+    total = tl.sum(weights, axis=-1)
     block, before = find_block(weights, u * total)
-    z = load_logits(
-        logits, rows, there, block[:, None] * BLOCK_V + tl.arange(0, BLOCK_V)[None, :], V
-    )
+    z = load_logits(logits, rows, there, block * BLOCK_V, V, BLOCK_V)
     x = scale(z, base, warm)
     id, chosen = find(weigh(x, least), x, before, u * total)
     id, logprob = concluded(block * BLOCK_V + id, chosen, total, t, nan, top)

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .generate_kernels import generate_text
 from .head_kernels import cross_entropy
 from .lstm_resident import lstm_backward_resident, lstm_forward_resident
 from .lstm_row import lstm_backward_row, lstm_forward_row
@@ -126,9 +127,9 @@ def key_bits_unused(dtype: torch.dtype) -> int:
     return {torch.bfloat16: 16, torch.float16: 13}.get(dtype, 0)
 
 
-def _drawn(vocabulary: int, dtype: torch.dtype) -> tuple[int, int]:
-    """(rows, columns) of the tile from which a program draws."""
-    share = 2 if dtype == torch.float64 else 1
+def _drawn(vocabulary: int, dtype: torch.dtype, share: int = 1) -> tuple[int, int]:
+    """(rows, columns) of the tile from which a program draws. share: who else needs registers."""
+    share *= 2 if dtype == torch.float64 else 1
     block = min(DRAWN_COLUMNS // share, padded(vocabulary, 16))
     return max(1, DRAWN_AT_ONCE // share // block), block
 
@@ -154,3 +155,55 @@ def spans_launch(vocabulary: int, dtype: torch.dtype) -> Launch:
 
 def pick_launch(vocabulary: int, dtype: torch.dtype) -> Launch:
     return spans_launch(vocabulary, dtype)._replace(kernel=sample_pick)
+
+
+def generate_launch(
+    hidden: int,
+    inputs: int,
+    layers: int,
+    vocabulary: int,
+    batch: int,
+    dtype: torch.dtype,
+    top_k: bool,
+    top_p: bool,
+    tf32: bool = False,
+) -> Launch:
+    half = dtype in (torch.float16, torch.bfloat16)
+    tensor_cores = half or (dtype == torch.float32 and tf32 and batch > 1)
+    share = 2 if dtype == torch.float64 else 1
+    # A row a program while there are SMs; then the rows that fill them once.
+    if tensor_cores:
+        rows = 16 if batch <= 16 * SMS else 32
+    elif batch <= SMS:
+        rows = 1
+    else:
+        rows = min(16 // share, padded(-(-batch // SMS)))
+    if rows == 1:
+        width = min(128, padded(hidden, 32))
+        block_h, block_k, block_v, head_k = width, max(1, 1024 // share // width), 128, 32 // share
+    elif tensor_cores:
+        block_h, block_v = 64, 64
+        block_k = head_k = 64 if half else 32
+    else:
+        # Without tensor cores a thread loads its operands of the whole depth of a block at once.
+        block_h, block_v, block_k, head_k = 32, 32, 16, 16
+    drawn, columns = _drawn(vocabulary, dtype, 2)
+    meta = {
+        "E": inputs,
+        "H": hidden,
+        "L": layers,
+        "V": vocabulary,
+        "BLOCK_B": rows,
+        "BLOCK_H": block_h,
+        "BLOCK_K": block_k,
+        "BLOCK_V": block_v,
+        "HEAD_K": head_k,
+        "STAGES": 3 if tensor_cores else 2,
+        "PRECISION": "tf32" if tensor_cores and not half else "ieee",
+        "ROWS": min(rows, drawn),
+        "DRAWN_V": columns,
+        "TOP_K": top_k,
+        "TOP_P": top_p,
+        "LOW": 0,  # logits are float32 at least
+    }
+    return Launch(generate_text, rows, meta, 8)
