@@ -171,13 +171,15 @@ def generate_launch(
     half = dtype in (torch.float16, torch.bfloat16)
     tensor_cores = half or (dtype == torch.float32 and tf32 and batch > 1)
     share = 2 if dtype == torch.float64 else 1
+    drawn, columns = _drawn(vocabulary, dtype, 2)
     # A row a program while there are SMs; then the rows that fill them once.
     if tensor_cores:
-        rows = 16 if batch <= 16 * SMS else 32
-    elif batch <= SMS:
-        rows = 1
+        # 32 rows' addresses spill where there are more than a few blocks of units to walk.
+        rows = 16 if batch <= 16 * SMS or hidden > 128 or vocabulary > 128 else 32
+    elif batch <= SMS or (dtype == torch.float64 and vocabulary > columns):
+        rows = 1  # also where more would spill: their addresses beside a long row's draw
     else:
-        rows = min(16 // share, padded(-(-batch // SMS)))
+        rows = min(4 if dtype == torch.float64 else 16, padded(-(-batch // SMS)))
     if rows == 1:
         width = min(128, padded(hidden, 32))
         block_h, block_k, block_v, head_k = width, max(1, 1024 // share // width), 128, 32 // share
@@ -187,7 +189,6 @@ def generate_launch(
     else:
         # Without tensor cores a thread loads its operands of the whole depth of a block at once.
         block_h, block_v, block_k, head_k = 32, 32, 16, 16
-    drawn, columns = _drawn(vocabulary, dtype, 2)
     meta = {
         "E": inputs,
         "H": hidden,
