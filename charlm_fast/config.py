@@ -12,7 +12,11 @@ from typing import Any
 from . import cli
 from .vocab import NAMES
 
-MODES = {"default_train": "train one model with the settings below"}
+MODES = {
+    "default_train": "train one model with the settings below",
+    "diff_temp": "train one model, then show one prime continued at several temperatures",
+}
+TEMPERATURES = (0.1, 0.5, 1.0, 2.0)
 
 
 def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
@@ -54,6 +58,9 @@ class TrainConfig:
     prime: str = option("A", "reports", "what a sample starts with")
     sample_len: int = option(100, "reports", "characters in a sample")
     temperature: float = option(0.8, "reports", "of the samples; 0.8 to 1.0 is the safer band")
+    temperatures: tuple[float, ...] = option(
+        TEMPERATURES, "reports", "of --diff_temp", nargs="+", type=float
+    )
 
     run_dir: str = option("runs", "output", "the folder of all runs")
     name: str | None = option(None, "output", "this run's folder in it (mode and time)", type=str)
@@ -100,5 +107,6 @@ def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
         groups[group].add_argument(f"--{field.name}", **arguments)
     values = vars(parser.parse_args(argv))
     mode = values.pop("mode")
-    values["data"], values["test"] = tuple(values["data"]), tuple(values["test"])
+    for name in ("data", "test", "temperatures"):
+        values[name] = tuple(values[name])
     return mode, TrainConfig(**values)

@@ -190,6 +190,10 @@ def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     mode, config = parse(argv)
+    if mode == "diff_temp":
+        from .diff_temp import train_and_compare
+
+        return train_and_compare(config, train)
     return train(config, mode)
 
 

@@ -34,6 +34,7 @@ def test_every_field_is_a_flag():
         "prime": "The",
         "sample_len": 9,
         "temperature": 0.5,
+        "temperatures": (0.3, 1.5),
         "run_dir": "elsewhere",
         "name": "one",
         "overwrite": True,
@@ -45,7 +46,7 @@ def test_every_field_is_a_flag():
     for name, value in given.items():
         argv.append(f"--{name}")
         if value is not True:
-            argv += value if isinstance(value, tuple) else [str(value)]
+            argv += map(str, value) if isinstance(value, tuple) else [str(value)]
     assert parse(argv)[1] == TrainConfig(**given)
 
 
@@ -64,7 +65,7 @@ def test_help_groups_the_flags(capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ([], "one of the arguments --default_train is required"),
+        ([], "one of the arguments --default_train --diff_temp is required"),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
         (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)  # no subclass that could watch operations
+
 LIBRARY = torch.library.Library("charlm_fast", "FRAGMENT")
 
 
@@ -43,3 +45,18 @@ def below_autograd(op: Any, *args: Any) -> Any:
 def wants_gradient(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd has to record an operation on these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+_compiling = torch.compiler.is_compiling
+_modes, _functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
+
+
+def nothing_watches() -> bool:
+    """Whether plain eager code runs: no compiler, tracer, transform or mode sees operations."""
+    return not (_compiling() or _modes() or _functions() or _transforms() or _tracing())
+
+
+def plain(*tensors: torch.Tensor) -> bool:
+    """Whether these are tensors with data and of no subclass that could watch operations."""
+    return tensors[0].device.type != "meta" and all(type(t) in _PLAIN for t in tensors)
