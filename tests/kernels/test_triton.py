@@ -1,35 +1,18 @@
-"""The Triton backend under Triton's interpreter, against the reference in float64.
-
-TRITON_INTERPRET=1 counts when the kernels are imported, so this file runs itself again in a
-process that has it set.
-"""
+"""The Triton backend under Triton's interpreter, against the reference in float64."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from .interpreter import INTERPRETED, run_again
+
 pytest.importorskip("triton", reason="the package triton is not installed")
 
-if os.environ.get("TRITON_INTERPRET") != "1":
+if not INTERPRETED:
 
     def test_under_the_interpreter() -> None:
-        environment = {
-            **os.environ,
-            "TRITON_INTERPRET": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        }
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-        root = Path(__file__).parents[2]
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run_again(__file__)
 
 else:
     from charlm_fast.kernels import reference

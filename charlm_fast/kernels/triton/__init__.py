@@ -10,11 +10,21 @@ _MISSING = None
 if importlib.util.find_spec("triton") is None:
     _MISSING = "the package triton is not installed; pip install triton"
 else:
+    from .generate import generate
     from .head import linear_cross_entropy
     from .lstm import lstm, lstm_backward
+    from .sample import sample
     from .tiling import INTERPRETED
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+__all__ = [
+    "generate",
+    "linear_cross_entropy",
+    "lstm",
+    "lstm_backward",
+    "refuses",
+    "sample",
+    "unavailable",
+]
 
 OLDEST = (8, 0)  # compute capability: bfloat16 and asynchronous copies
 
