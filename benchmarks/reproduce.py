@@ -35,6 +35,7 @@ from charlm_fast.files import write_text
 from charlm_fast.grid import REFERENCE_LRS, REFERENCE_SETTINGS, Setting, label
 from charlm_fast.model import CharLM
 from charlm_fast.runs import History
+from charlm_fast.sweep import END_EPOCHS
 from charlm_fast.train import build_model, fit, flushed_denormals
 
 SIDES = ("ours", "nn.LSTM")
@@ -42,7 +43,6 @@ SIDES = ("ours", "nn.LSTM")
 PUBLISHED_BPC = (2.464, 2.659, 2.354, 2.630, 2.519, 2.494, 2.546, 2.453, 2.463)
 # The curves' ends of REFERENCE_LRS; the last was published as 2.3 to 2.4.
 PUBLISHED_ENDS = (2.35, 1.78, 1.69, 1.70, 2.35)
-END_EPOCHS = 200  # a curve's end is the mean loss of its last epochs
 BPC_TOLERANCE, PEER_TOLERANCE, END_TOLERANCE = 0.05, 0.02, 0.12
 
 
@@ -179,7 +179,7 @@ def checks(report: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def page(report: dict[str, Any]) -> str:
@@ -187,8 +187,8 @@ def page(report: dict[str, Any]) -> str:
     lines = [
         "# The reference's results, reproduced",
         "",
-        "Written by `python benchmarks/reproduce.py` with the reference's own texts; the numbers of",
-        "each run are in [reproduction.json](reproduction.json). Both sides start from the same",
+        "Written by `python benchmarks/reproduce.py` with the reference's own texts; the numbers",
+        "of each run are in [reproduction.json](reproduction.json). Both sides start from the same",
         "weights and see the same chunks. Means over the seeds "
         + f"{', '.join(map(str, report['seeds']))}; {report['n_epochs']} epochs each.",
         "",
@@ -210,8 +210,8 @@ def page(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Temperature has no part in training or scoring, so the rows that differ in it alone are the",
-        "same trainings; the published ones show the spread between runs.",
+        "Temperature has no part in training or scoring, so the rows that differ in it alone are",
+        "the same trainings; the published ones show the spread between runs.",
         "",
         f"## Ends of the loss curves (mean of the last {END_EPOCHS} epochs, nats per character)",
         "",

@@ -12,7 +12,11 @@ from typing import Any
 from . import cli
 from .vocab import NAMES
 
-MODES = {"default_train": "train one model with the settings below"}
+MODES = {
+    "default_train": "train one model with the settings below",
+    "custom_train": "train many settings side by side and compare their BPC",
+    "plot_loss": "draw the loss curves of several learning rates",
+}
 
 
 def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
@@ -78,14 +82,53 @@ class TrainConfig:
             raise ValueError(f"--name: got {self.name!r}, expected a folder's name without a path")
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
-    """The mode and the configuration that a command line asks for."""
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """What ``--custom_train`` and ``--plot_loss`` take besides. Each field is a flag."""
+
+    grid: str | None = option(
+        None,
+        "many settings",
+        "for --custom_train: 'hidden_size=64,128 lr=0.001,0.005', or a JSON or TOML file "
+        "(the reference's nine settings)",
+        type=str,
+    )
+    lrs: str | None = option(
+        None, "many settings", "for --plot_loss: 0.001,0.005 (the reference's five)", type=str
+    )
+    seeds: str | None = option(None, "many settings", "train each with each: 0,1,2", type=str)
+    jobs: int | None = option(
+        None, "many settings", "models at a time (one a core, or one a GPU)", type=int
+    )
+    log: str = option("experiment_logs.csv", "many settings", "--custom_train appends to it")
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig, SweepConfig]:
+    """The mode and the configurations that a command line asks for."""
     parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
     modes = parser.add_argument_group("mode").add_mutually_exclusive_group(required=True)
     for mode, text in MODES.items():
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
+    _add_flags(parser, TrainConfig)
+    _add_flags(parser, SweepConfig)
+    values = vars(parser.parse_args(argv))
+    mode = values.pop("mode")
+    sweep = {field.name: values.pop(field.name) for field in dataclasses.fields(SweepConfig)}
+    values["data"], values["test"] = tuple(values["data"]), tuple(values["test"])
+    config = TrainConfig(**values)
+    if mode == "default_train":
+        for field in dataclasses.fields(SweepConfig):
+            if sweep[field.name] != field.default:
+                raise ValueError(
+                    f"--{field.name}: it goes with --custom_train and --plot_loss, "
+                    "not with --default_train"
+                )
+    return mode, config, SweepConfig(**sweep)
+
+
+def _add_flags(parser: argparse.ArgumentParser, kind: type) -> None:
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(TrainConfig):
+    for field in dataclasses.fields(kind):
         group = field.metadata["group"]
         if group not in groups:
             groups[group] = parser.add_argument_group(group)
@@ -98,7 +141,3 @@ def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
             if field.default not in (None, ()):
                 arguments["help"] += " (%(default)s)"
         groups[group].add_argument(f"--{field.name}", **arguments)
-    values = vars(parser.parse_args(argv))
-    mode = values.pop("mode")
-    values["data"], values["test"] = tuple(values["data"]), tuple(values["test"])
-    return mode, TrainConfig(**values)

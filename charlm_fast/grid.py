@@ -154,12 +154,11 @@ def _converted(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
         if out is None:
             raise refused
         return out
+    # Numbers may come as text, from --grid all do; nothing else changes its type.
     if isinstance(value, bool) or (kind is int and isinstance(value, float) and value % 1):
         raise refused
-    if not isinstance(value, (str, int, float)) or (kind is str) != isinstance(value, str):
-        # Numbers come as text from --grid alone; a file has types of its own, yet "128" is clear.
-        if kind is str or not isinstance(value, str):
-            raise refused
+    if not isinstance(value, str if kind is str else (str, int, float)):
+        raise refused
     try:
         out = kind(value)
     except (TypeError, ValueError, OverflowError) as error:

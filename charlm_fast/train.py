@@ -118,7 +118,7 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
         torch.set_num_threads(config.threads)
     device = cli.device(config.device)
     generation.check_arguments(config.sample_len, config.temperature, None, None, None)
-    test = _test_source(config)
+    test = test_source(config)
     source = find_source(config.data)
     corpus = Corpus.load(source, config.vocab)
     print(f"text: {len(corpus):,} characters, {corpus.origin}")
@@ -167,7 +167,8 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
     return code
 
 
-def _test_source(config: TrainConfig) -> Source | None:
+def test_source(config: TrainConfig) -> Source | None:
+    """The text to score: ``--test``, else the variable CHARLM_FAST_TEST_DATA, else none."""
     if config.test:
         return named_source(config.test, "--test")
     if variable := os.environ.get(TEST_VARIABLE):
@@ -189,7 +190,11 @@ def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    mode, config = parse(argv)
+    mode, config, many = parse(argv)
+    if mode in ("custom_train", "plot_loss"):
+        from . import sweep
+
+        return sweep.run(mode, config, many)
     return train(config, mode)
 
 

@@ -2,11 +2,12 @@ import dataclasses
 
 import pytest
 
-from charlm_fast.config import TrainConfig, parse
+from charlm_fast.config import SweepConfig, TrainConfig, parse
 
 
 def test_defaults_are_those_of_the_reference():
-    mode, config = parse(["--default_train"])
+    mode, config, sweep = parse(["--default_train"])
+    assert sweep == SweepConfig()
     assert mode == "default_train"
     assert config == TrainConfig()
     assert (config.n_epochs, config.hidden_size, config.n_layers) == (3000, 128, 2)
@@ -49,6 +50,13 @@ def test_every_field_is_a_flag():
     assert parse(argv)[1] == TrainConfig(**given)
 
 
+def test_every_field_of_a_sweep_is_a_flag():
+    given = {"grid": "lr=1", "lrs": "1,2", "seeds": "3,4", "jobs": 5, "log": "elsewhere.csv"}
+    assert given.keys() == {f.name for f in dataclasses.fields(SweepConfig)}
+    argv = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    assert parse(["--custom_train", *argv]) == ("custom_train", TrainConfig(), SweepConfig(**given))
+
+
 def test_help_groups_the_flags(capsys):
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
@@ -56,6 +64,7 @@ def test_help_groups_the_flags(capsys):
     out = capsys.readouterr().out
     for words in ("mode:", "training:", "model:", "text:", "reports:", "output:", "machine:"):
         assert f"\n{words}" in out
+    assert "\nmany settings:" in out
     assert "learning rate (0.005)" in out
     for field in dataclasses.fields(TrainConfig):
         assert f"--{field.name}" in out
@@ -64,7 +73,7 @@ def test_help_groups_the_flags(capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ([], "one of the arguments --default_train is required"),
+        ([], "one of the arguments --default_train --custom_train --plot_loss is required"),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
         (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
