@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import cli
+from .presets import PRESETS
 from .vocab import NAMES
 
 MODES = {
@@ -17,6 +18,20 @@ MODES = {
     "custom_train": "train many settings side by side and compare their BPC",
     "plot_loss": "draw the loss curves of several learning rates",
 }
+SWEEPS = ("custom_train", "plot_loss")
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+
+COUNTS = (
+    "n_epochs",
+    "chunk_len",
+    "batch_size",
+    "val_every",
+    "print_every",
+    "plot_every",
+    "save_every",
+)
 
 
 def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
@@ -34,7 +49,31 @@ class TrainConfig:
     lr: float = option(0.005, "training", "Adam's learning rate")
     chunk_len: int = option(200, "training", "characters in a chunk")
     batch_size: int = option(1, "training", "chunks in a step; their gradients are averaged")
+    stateful: bool = option(
+        False, "training", "read the text in order, the state carried on, not random chunks"
+    )
     seed: int | None = option(None, "training", "decides all that is random (drawn anew)", type=int)
+
+    schedule: str = option(
+        "constant", "optimiser", "of the learning rate after the warm-up", choices=SCHEDULES
+    )
+    warmup: int = option(0, "optimiser", "epochs in which the learning rate rises from zero")
+    lr_end: float = option(0.0, "optimiser", "the share of lr at which linear and cosine end")
+    clip: float = option(
+        0.0, "optimiser", "largest norm of the gradient of the loss per character; 0 for none"
+    )
+    weight_decay: float = option(0.0, "optimiser", "of AdamW, decoupled; 0 for plain Adam")
+    ema: float = option(
+        0.0, "optimiser", "decay of the running average of the weights that is kept; 0 for none"
+    )
+
+    val_fraction: float = option(
+        0.0, "validation", "share of the text, at its end, to validate on and not to train on"
+    )
+    val_every: int = option(100, "validation", "epochs between two validations")
+    patience: int = option(
+        0, "validation", "stop after so many validations without a new best; 0 for never"
+    )
 
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
@@ -62,16 +101,54 @@ class TrainConfig:
     run_dir: str = option("runs", "output", "the folder of all runs")
     name: str | None = option(None, "output", "this run's folder in it (mode and time)", type=str)
     overwrite: bool = option(False, "output", "write into a folder that is not empty")
+    save_every: int = option(500, "output", "epochs between two checkpoints to resume from")
+    resume: str | None = option(
+        None,
+        "output",
+        "go on with a killed or finished run (the newest, or that of --name)",
+        metavar="RUN",
+        nargs="?",
+        const="",
+        type=str,
+    )
+    tensorboard: bool = option(False, "output", "also log for TensorBoard, into the run's folder")
 
     device: str = option("cpu", "machine", "such as cpu, cuda")
     threads: int | None = option(None, "machine", "CPU threads (PyTorch's choice)", type=int)
+    precision: str = option(
+        "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
+    )
 
     def __post_init__(self) -> None:
-        for name in ("n_epochs", "chunk_len", "batch_size", "print_every", "plot_every"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 1")
+        for name in ("warmup", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 0")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"--lr: got {self.lr}, expected a positive number")
+        for name in ("clip", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--{name}: got {value}, expected 0 or a positive number")
+        if not 0 <= self.lr_end <= 1:
+            raise ValueError(f"--lr_end: got {self.lr_end}, expected a share of lr from 0 to 1")
+        for name in ("ema", "val_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name}: got {getattr(self, name)}, expected at least 0 and less than 1"
+                )
+        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"--{name}: got {getattr(self, name)!r}, expected {' or '.join(choices)}"
+                )
+        if self.patience and not self.val_fraction:
+            raise ValueError(
+                f"--patience: got {self.patience} without a validation text, expected "
+                "--val_fraction with it, such as 0.05"
+            )
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads: got {self.threads}, expected at least 1")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
@@ -103,41 +180,58 @@ class SweepConfig:
     log: str = option("experiment_logs.csv", "many settings", "--custom_train appends to it")
 
 
-def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig, SweepConfig]:
-    """The mode and the configurations that a command line asks for."""
+def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
+    """The mode and the configuration that a command line asks for."""
+    mode, values = parse_flags(argv)
+    return mode, TrainConfig(**values)
+
+
+def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+    """The mode, and the fields that a preset or a flag sets; flags go first.
+
+    They are fields of TrainConfig, and with a mode of :data:`SWEEPS` also of SweepConfig.
+    """
     parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
-    modes = parser.add_argument_group("mode").add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("mode")
+    modes = group.add_mutually_exclusive_group()
     for mode, text in MODES.items():
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
-    _add_flags(parser, TrainConfig)
-    _add_flags(parser, SweepConfig)
-    values = vars(parser.parse_args(argv))
-    mode = values.pop("mode")
-    sweep = {field.name: values.pop(field.name) for field in dataclasses.fields(SweepConfig)}
-    values["data"], values["test"] = tuple(values["data"]), tuple(values["test"])
-    config = TrainConfig(**values)
-    if mode == "default_train":
-        for field in dataclasses.fields(SweepConfig):
-            if sweep[field.name] != field.default:
-                raise ValueError(
-                    f"--{field.name}: it goes with --custom_train and --plot_loss, "
-                    "not with --default_train"
-                )
-    return mode, config, SweepConfig(**sweep)
-
-
-def _add_flags(parser: argparse.ArgumentParser, kind: type) -> None:
+    group.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings that other flags override: "
+        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
+    )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(kind):
-        group = field.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        arguments = {"help": field.metadata["help"], **field.metadata["arguments"]}
+    for field in (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)):
+        name = field.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        arguments = {
+            "help": field.metadata["help"],
+            "default": argparse.SUPPRESS,  # so that only what was given counts
+            **field.metadata["arguments"],
+        }
         if isinstance(field.default, bool):
             arguments["action"] = "store_true"
         else:
             arguments.setdefault("type", type(field.default))
-            arguments["default"] = field.default
             if field.default not in (None, ()):
-                arguments["help"] += " (%(default)s)"
-        groups[group].add_argument(f"--{field.name}", **arguments)
+                arguments["help"] += f" ({field.default})"
+        groups[name].add_argument(f"--{field.name}", **arguments)
+    values = vars(parser.parse_args(argv))
+    mode, preset = values.pop("mode"), values.pop("preset")
+    if mode is None:
+        if preset is None and "resume" not in values:
+            parser.error(
+                f"one of the arguments {' '.join(f'--{name}' for name in MODES)} is required"
+            )
+        mode = "default_train"
+    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
+    if many and mode not in SWEEPS:
+        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+    for name in ("data", "test"):
+        if name in values:
+            values[name] = tuple(values[name])
+    settings = PRESETS[preset].settings if preset else {}
+    return mode, {**settings, **values}

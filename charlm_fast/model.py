@@ -128,31 +128,49 @@ class CharLM(nn.Module):
                 f"{tuple(ids.shape)}"
             )
         self.check_ids("targets", targets)
-        y, state = self._hidden(ids, state)
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
         decoder = self.decoder
-        loss = ops.linear_cross_entropy(
-            y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), reduction
-        )
-        return loss, state
+        if self._drops():
+            y, state = self._hidden(ids, state)
+            loss = ops.linear_cross_entropy(
+                y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), "sum"
+            )
+        else:
+            h, c = self._state(ids, state)
+            weights = [w for layer in self.lstm.all_weights for w in layer]
+            loss, h, c = ops.lstm_cross_entropy(
+                self.encoder.weight, weights, decoder.weight, decoder.bias, h, c, ids, targets
+            )
+            state = (h, c)
+        return (loss / ids.numel() if reduction == "mean" else loss), state
 
-    def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The last layer's output (T, B, H), and the state."""
+    def _drops(self) -> bool:
+        return bool(self.training and self.dropout and self.num_layers > 1)
+
+    def _state(self, ids: Tensor, state: State | None) -> State:
+        """The state to start from, once ids are checked."""
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
         self.check_ids("ids", ids)
-        embedding = self.encoder.weight
         shape = (self.num_layers, ids.shape[1], self.hidden_size)
         if state is None:
-            h = c = embedding.new_zeros(shape)
-        else:
-            h, c = state
-            if h.shape != shape or c.shape != shape:
-                raise ValueError(
-                    f"state: got the shapes {tuple(h.shape)} and {tuple(c.shape)}, "
-                    f"expected {shape} for both"
-                )
+            h = self.encoder.weight.new_zeros(shape)
+            return h, h
+        h, c = state
+        if h.shape != shape or c.shape != shape:
+            raise ValueError(
+                f"state: got the shapes {tuple(h.shape)} and {tuple(c.shape)}, "
+                f"expected {shape} for both"
+            )
+        return h, c
+
+    def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The last layer's output (T, B, H), and the state."""
+        h, c = self._state(ids, state)
+        embedding = self.encoder.weight
         layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights]
-        if not (self.training and self.dropout and self.num_layers > 1):
+        if not self._drops():
             y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
             return y, (h, c)
         y, states = embedding, []

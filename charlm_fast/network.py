@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import urllib.request
+from contextlib import suppress
 
 TIMEOUT = 3.0  # seconds
 
@@ -19,10 +20,8 @@ def can_find(host: str) -> bool:
     found: list[object] = []
 
     def look_up() -> None:
-        try:
+        with suppress(OSError):
             found.append(socket.getaddrinfo(host, 443))
-        except OSError:
-            pass
 
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()

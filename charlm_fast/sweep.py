@@ -37,9 +37,9 @@ from .grid import (
 )
 from .model import CharLM
 from .ops.dispatch import MODULES, select
+from .pool import places, side_by_side
 from .runs import History, RunFiles, claim
 from .train import build_model, fit, flushed_denormals, test_source
-from .workers import places, side_by_side
 
 END_EPOCHS = 200  # a curve's end is the mean loss of its last epochs
 HELD_OUT_SHARE, HELD_OUT_MOST = 20, 50_000
@@ -154,10 +154,10 @@ def _backend(model: CharLM) -> str:
 
 
 def settings_of(mode: str, config: TrainConfig, sweep: SweepConfig) -> list[Setting]:
-    """The settings that a command line asks for.
+    """The settings that a command line asks for; a line says which flags they overrule.
 
     Raises:
-        ValueError: a flag belongs to the other mode, or is decided by the settings.
+        ValueError: a flag belongs to the other mode.
     """
     if mode == "plot_loss":
         if sweep.grid is not None:
@@ -173,12 +173,9 @@ def settings_of(mode: str, config: TrainConfig, sweep: SweepConfig) -> list[Sett
     else:
         settings = read_settings(sweep.grid)
     defaults = TrainConfig()
-    for name in {name for setting in settings for name in setting}:
-        if getattr(config, name) != getattr(defaults, name):
-            raise ValueError(
-                f"--{name}: each setting has its own; leave the flag out"
-                + (", or list the settings with --grid" if mode == "custom_train" else "")
-            )
+    for name in dict.fromkeys(name for setting in settings for name in setting):
+        if (value := getattr(config, name)) != getattr(defaults, name):
+            print(f"note: --{name} {value} is not used, as each setting has its own")
     return settings
 
 
@@ -284,6 +281,16 @@ def run_tasks(
 
 def _threads(tasks: Sequence[Task]) -> int:
     return tasks[0].config.threads or 1
+
+
+def main(mode: str, values: dict[str, Any]) -> int:
+    """A sweep from the flags that were given. Returns the exit code."""
+    names = {field.name for field in dataclasses.fields(SweepConfig)}
+    sweep = SweepConfig(**{k: v for k, v in values.items() if k in names})
+    config = TrainConfig(**{k: v for k, v in values.items() if k not in names})
+    if config.resume is not None:
+        raise ValueError(f"--resume: it goes with --default_train, not with --{mode}")
+    return run(mode, config, sweep)
 
 
 def run(mode: str, config: TrainConfig, sweep: SweepConfig) -> int:

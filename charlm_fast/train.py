@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from . import cli, generation
-from .config import TrainConfig, parse
+from .config import SWEEPS, TrainConfig, parse_flags
 from .data import Corpus, Source, find_source, named_source
 from .evaluate import evaluate_source
 from .model import CharLM
@@ -190,12 +190,12 @@ def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    mode, config, many = parse(argv)
-    if mode in ("custom_train", "plot_loss"):
+    mode, values = parse_flags(argv)
+    if mode in SWEEPS:
         from . import sweep
 
-        return sweep.run(mode, config, many)
-    return train(config, mode)
+        return sweep.main(mode, values)
+    return train(TrainConfig(**values), mode)
 
 
 if __name__ == "__main__":

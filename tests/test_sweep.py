@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import charlm_fast
-from charlm_fast.config import parse
+from charlm_fast.config import SweepConfig, TrainConfig
 from charlm_fast.data import Source
 from charlm_fast.evaluate import bits_per_character
+from charlm_fast.grid import REFERENCE_SETTINGS
 from charlm_fast.model import CharLM
 from charlm_fast.sweep import settings_of, texts
 from charlm_fast.train import main
@@ -150,13 +151,15 @@ def test_without_a_test_text_the_end_is_held_out(monkeypatch, capsys):
     assert torch.equal(torch.cat([corpus.ids, test.ids]), model.vocabulary.encode(TEXT))
 
 
-def settings(*argv):
-    return settings_of(*parse(argv))
-
-
 def test_defaults_are_the_references():
-    assert len(settings("--custom_train")) == 9
-    assert [s["lr"] for s in settings("--plot_loss")] == [0.0001, 0.001, 0.005, 0.01, 0.1]
+    assert settings_of("custom_train", TrainConfig(), SweepConfig()) == list(REFERENCE_SETTINGS)
+    lrs = [s["lr"] for s in settings_of("plot_loss", TrainConfig(), SweepConfig())]
+    assert lrs == [0.0001, 0.001, 0.005, 0.01, 0.1]
+
+
+def test_a_flag_that_each_setting_overrules_is_named(capsys):
+    settings_of("plot_loss", TrainConfig(lr=0.3, hidden_size=8), SweepConfig())
+    assert capsys.readouterr().out == ("note: --lr 0.3 is not used, as each setting has its own\n")
 
 
 @pytest.mark.parametrize(
@@ -164,12 +167,10 @@ def test_defaults_are_the_references():
     [
         ("--plot_loss --grid lr=1", "^--grid: it goes with --custom_train"),
         ("--custom_train --lrs 1", "^--lrs: it goes with --plot_loss"),
-        ("--default_train --seeds 1", "^--seeds: it goes with --custom_train and --plot_loss"),
         ("--plot_loss --lrs 1,", "^--lrs: got '1,', expected numbers"),
         ("--plot_loss --lrs 1,1", "^--lrs: got '1,1', in which a number is given twice"),
         ("--plot_loss --lrs 1,-1", "^--lrs: --lr: got -1"),
-        ("--custom_train --lr 0.3", "^--lr: each setting has its own"),
-        ("--plot_loss --lr 0.3", "^--lr: each setting has its own"),
+        ("--custom_train --resume", "^--resume: it goes with --default_train"),
         ("--custom_train --seeds 1 --seed 1", "^--seed: it is given with --seeds"),
         ("--custom_train --seeds 1,x", "^--seeds: got '1,x'"),
         ("--custom_train --jobs 0", "^--jobs: got 0"),

@@ -3,7 +3,16 @@
 from .dispatch import backends, use_backend
 from .generate import generate
 from .head import linear_cross_entropy
+from .loss import lstm_cross_entropy
 from .lstm import lstm
 from .sample import sample
 
-__all__ = ["backends", "generate", "linear_cross_entropy", "lstm", "sample", "use_backend"]
+__all__ = [
+    "backends",
+    "generate",
+    "linear_cross_entropy",
+    "lstm",
+    "lstm_cross_entropy",
+    "sample",
+    "use_backend",
+]

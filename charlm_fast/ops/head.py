@@ -74,6 +74,21 @@ _linear_cross_entropy = register(
 )
 
 
+def check_head(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> None:
+    """Raise RuntimeError unless the shapes fit together and targets are int64."""
+    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[1]:
+        raise RuntimeError(
+            f"x and weight must be (N, H) and (V, H), got {list(x.shape)} and {list(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(f"bias: got shape {list(bias.shape)}, expected {[weight.shape[0]]}")
+    if targets.shape != x.shape[:1] or targets.dtype != torch.int64 or targets.device != x.device:
+        raise RuntimeError(
+            f"targets: got {targets.dtype} of shape {list(targets.shape)} on {targets.device}, "
+            f"expected torch.int64 of shape {[x.shape[0]]} on {x.device}"
+        )
+
+
 def linear_cross_entropy(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, reduction: str = "mean"
 ) -> Tensor:
@@ -94,17 +109,7 @@ def linear_cross_entropy(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
-    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[1]:
-        raise RuntimeError(
-            f"x and weight must be (N, H) and (V, H), got {list(x.shape)} and {list(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise RuntimeError(f"bias: got shape {list(bias.shape)}, expected {[weight.shape[0]]}")
-    if targets.shape != x.shape[:1] or targets.dtype != torch.int64 or targets.device != x.device:
-        raise RuntimeError(
-            f"targets: got {targets.dtype} of shape {list(targets.shape)} on {targets.device}, "
-            f"expected torch.int64 of shape {[x.shape[0]]} on {x.device}"
-        )
+    check_head(x, weight, bias, targets)
     if x.dtype != weight.dtype and torch.is_autocast_enabled(x.device.type):
         x = x.to(weight.dtype)
     check_same({"x": x}, [weight] if bias is None else [weight, bias])

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)  # no subclass that could watch operations
+
 LIBRARY = torch.library.Library("charlm_fast", "FRAGMENT")
 
 
@@ -43,3 +45,15 @@ def below_autograd(op: Any, *args: Any) -> Any:
 def wants_gradient(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd has to record an operation on these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def unobserved(*tensors: torch.Tensor) -> bool:
+    """Whether plain eager code runs on plain tensors with data: operations need no dispatcher."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
+        return False
+    device = tensors[0].device.type
+    if device == "meta" or torch.is_autocast_enabled(device):
+        return False
+    return all(type(t) in _PLAIN for t in tensors)

@@ -86,7 +86,7 @@ struct Kernels {
   void (*pack_gates)(const T* w, i64 H, i64 K, i64 panel, T* packed);
   void (*pack_plain)(const T* w, i64 row, i64 column, i64 K, i64 N, i64 panel, T* packed);
   void (*multiply)(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i64 N, i64 p0,
-                   i64 p1, const T* bias, T* out, i64 out_stride, bool padded);
+                   i64 p1, const T* bias, T* out, i64 out_stride, bool padded, bool down);
   void (*forward)(const ForwardArgs<T>&, i64 layer, i64 tile);
   void (*backward)(const BackwardArgs<T>&, i64 layer, i64 tile);
   // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.

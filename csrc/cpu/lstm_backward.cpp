@@ -30,8 +30,8 @@ BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Ten
   Plan plan(s, batch_sizes, reverse);
   const Schedule& schedule = plan.schedule;
 
-  Tensor dgates = torch::stable::new_empty(reserve, {s.L, s.N, 4 * s.H});
-  Tensor dx = torch::stable::new_empty(reserve, {need_input ? s.N : 0, s.I});
+  Tensor dgates = make_tensor<T>(reserve, {s.L, s.N, 4 * s.H});
+  Tensor dx = make_tensor<T>(reserve, {need_input ? s.N : 0, s.I});
   Tensor dh = dhn ? torch::stable::clone(*dhn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.R});
   Tensor dc = dcn ? torch::stable::clone(*dcn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.H});
   Tensor dprojected = torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});

@@ -69,7 +69,7 @@ CHARLM_INLINE void backward_step(const BackwardArgs<T>& a, i64 l, i64 t, i64 slo
     }
   }
   multiply_panels<T>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, 0, panel_count<T>(R),
-                     nullptr, dh, R, false);
+                     nullptr, dh, R, false, t % 2);
 }
 
 // dx of a chunk = dgates @ W_ih, panels [p0, p1).

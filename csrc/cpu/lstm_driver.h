@@ -10,6 +10,7 @@
 
 #include "isa.h"
 #include "lstm.h"
+#include "pages.h"
 
 namespace charlm {
 
@@ -26,7 +27,16 @@ Buffer<T> make_buffer(int64_t count) {
   const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
   T* p = static_cast<T*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
   STD_TORCH_CHECK(p != nullptr, "charlm_fast: out of memory for ", bytes, " bytes of workspace");
+  advise_huge_pages(p, bytes);
   return Buffer<T>(p);
+}
+
+// A tensor to be written whole.
+template <class T>
+Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
+  Tensor t = torch::stable::new_empty(like, size);
+  advise_huge_pages(t.mutable_data_ptr<T>(), static_cast<size_t>(t.numel()) * sizeof(T));
+  return t;
 }
 
 struct Sizes {

@@ -26,12 +26,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   std::vector<int64_t> y_size(rows.sizes().begin(), rows.sizes().end());
   if (!ids) y_size.pop_back();
   y_size.push_back(s.R);
-  Tensor y = torch::stable::new_empty(x, y_size);
+  Tensor y = make_tensor<T>(x, y_size);
   Tensor hn = torch::stable::clone(h0);
   Tensor cn = torch::stable::clone(c0);
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;
   const int64_t reserve_size = s.L * s.N * 5 * s.H + inner + unprojected;
-  Tensor reserve = torch::stable::new_empty(x, {save ? reserve_size : 0});
+  Tensor reserve = make_tensor<T>(x, {save ? reserve_size : 0});
 
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
   const int64_t V = ids ? x.size(0) : 0;
@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
           if (layer.bias) k.pack_gates(layer.bias, s.H, 1, p, layer.packed_bias);
           if (l == 0 && ids)
             k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias,
-                       table, width, true);
+                       table, width, true, false);
         }
       });
   if (has_proj)

@@ -84,12 +84,19 @@ CHARLM_INLINE void forward_step(const ForwardArgs<T>& a, i64 l, i64 t, i64 first
   T* cells = a.save ? a.cells[l] + row0 * H : nullptr;
   const T* packed = a.layers[l].packed_hh;
   const i64 panels = gate_panels<T>(H);
-  for (i64 p = 0; p < panels; ++p) {
+  // Every other step goes back over the panels, the last of which is still in L1, and takes the
+  // units that were computed last as the last terms of its sums.
+  const bool down = t % 2;
+  for (i64 j = 0; j < panels; ++j) {
+    const i64 p = down ? panels - 1 - j : j;
     const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
       Tile<T, MR> tile;
-      multiply<T, MR>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
+      if (MR <= 2 && !down)
+        multiply<T, MR, true>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
+      else
+        multiply<T, MR>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
 #pragma GCC unroll 1  // unrolled, the activations swell the code and gain nothing
       for (int q = 0; q < MR; ++q) {
         const i64 s = r + q;

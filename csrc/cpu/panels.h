@@ -26,35 +26,37 @@ struct Tile {
   Vec<T> sum[MR][kPanelVectors];
 };
 
-// sum[r][v] = a[r, :] . panel[:, v] for MR rows of a, K long and `stride` apart.
-template <class T, int MR>
+// sum[r][v] = a[r, :] . panel[:, v] for MR rows of a, K long and `stride` apart. Few rows, which
+// wait for the cache, may take K `down` from its end: see forward_step.
+template <class T, int MR, bool down = false>
 CHARLM_INLINE void multiply(Tile<T, MR>& tile, const T* a, i64 stride, const T* panel, i64 K) {
   constexpr int L = kLanes<T>;
   Tile<T, MR> acc = {};
   if constexpr (MR <= 2) {
     // Few rows leave multiply-add latency exposed: two interleaved chains along K.
     Tile<T, MR> odd = {};
+    constexpr i64 next = down ? -1 : 1, width = next * kPanelWidth<T>;
+    const T* row = down ? panel + (K - 1) * kPanelWidth<T> : panel;
+    if (down) a += K - 1;
     i64 k = 0;
-    for (; k + 2 <= K; k += 2) {
-      const T* row = panel + k * kPanelWidth<T>;
+    for (; k + 2 <= K; k += 2, row += 2 * width, a += 2 * next) {
 #pragma GCC unroll 2
       for (int r = 0; r < MR; ++r) {
-        const Vec<T> s0 = splat(a[r * stride + k]);
-        const Vec<T> s1 = splat(a[r * stride + k + 1]);
+        const Vec<T> s0 = splat(a[r * stride]);
+        const Vec<T> s1 = splat(a[r * stride + next]);
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v) {
           acc.sum[r][v] += s0 * load(row + v * L);
-          odd.sum[r][v] += s1 * load(row + kPanelWidth<T> + v * L);
+          odd.sum[r][v] += s1 * load(row + width + v * L);
         }
       }
     }
     if (k < K) {
-      const T* row = panel + k * kPanelWidth<T>;
 #pragma GCC unroll 2
       for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v)
-          acc.sum[r][v] += splat(a[r * stride + k]) * load(row + v * L);
+          acc.sum[r][v] += splat(a[r * stride]) * load(row + v * L);
     }
 #pragma GCC unroll 2
     for (int r = 0; r < MR; ++r)
@@ -104,14 +106,19 @@ CHARLM_INLINE void for_row_tiles(i64 rows, const Body& body) {
 // `padded`, out has whole panels in its rows; otherwise only N columns are written.
 template <class T>
 void multiply_panels(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i64 N, i64 p0,
-                     i64 p1, const T* bias, T* out, i64 out_stride, bool padded) {
+                     i64 p1, const T* bias, T* out, i64 out_stride, bool padded,
+                     bool down = false) {
   constexpr int L = kLanes<T>;
-  for (i64 p = p0; p < p1; ++p) {
+  for (i64 q = p0; q < p1; ++q) {
+    const i64 p = down ? p0 + p1 - 1 - q : q;
     const T* panel = packed + p * K * kPanelWidth<T>;
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
       Tile<T, MR> tile;
-      multiply<T, MR>(tile, a + r * a_stride, a_stride, panel, K);
+      if (MR <= 2 && down)
+        multiply<T, MR, true>(tile, a + r * a_stride, a_stride, panel, K);
+      else
+        multiply<T, MR>(tile, a + r * a_stride, a_stride, panel, K);
 #pragma GCC unroll 8
       for (int q = 0; q < MR; ++q)
 #pragma GCC unroll 4

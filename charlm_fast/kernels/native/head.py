@@ -17,22 +17,31 @@ def linear_cross_entropy(
     x, weight, targets = x.contiguous(), weight.contiguous(), targets.contiguous()
     # Never a row alone: BLAS sums a matrix-vector product over V in one float32 chain.
     rows = max(16, BLOCK_ELEMENTS[x.device.type] // weight.shape[0])
-    losses = []
     dx = torch.empty_like(x) if save else x.new_empty(0)
+    if x.shape[0] <= rows:
+        losses, dweight, dbias = _block(x, weight, bias, targets, dx, save)
+        return losses.sum(dtype=torch.float64).to(x.dtype), dx, dweight, dbias
+    # Summed in double: the total keeps float32's precision over any number of rows.
+    total = x.new_zeros((), dtype=torch.float64)
     dweight = torch.zeros_like(weight) if save else x.new_empty(0)
     dbias = torch.zeros_like(bias) if save and bias is not None else x.new_empty(0)
     for start in range(0, x.shape[0], rows):
-        part = x[start : start + rows]
-        logits = F.linear(part, weight, bias)
-        target = targets[start : start + rows]
-        losses.append(torch.ops.charlm_fast_native.cross_entropy_(logits, target, save))
+        part = slice(start, start + rows)
+        losses, *found = _block(x[part], weight, bias, targets[part], dx[part], save)
+        total += losses.sum(dtype=torch.float64)
         if save:
-            torch.mm(logits, weight, out=dx[start : start + rows])
-            dweight.addmm_(logits.t(), part)
-            if bias is not None:
-                dbias.add_(logits.sum(0))
-    # Summed in double: the total keeps float32's precision over any number of rows.
-    total = sum(
-        (loss.sum(dtype=torch.float64) for loss in losses), x.new_zeros((), dtype=torch.float64)
-    )
+            dweight += found[0]
+            dbias += found[1]
     return total.to(x.dtype), dx, dweight, dbias
+
+
+def _block(
+    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dx: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses by row, and their gradients: by x into dx, by weight and bias returned."""
+    logits = F.linear(x, weight, bias)
+    losses = torch.ops.charlm_fast_native.cross_entropy_(logits, targets, save)
+    if not save:
+        return losses, x.new_empty(0), x.new_empty(0)
+    torch.mm(logits, weight, out=dx)
+    return losses, logits.t() @ x, x.new_empty(0) if bias is None else logits.sum(0)

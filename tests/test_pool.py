@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm_fast import workers
-from charlm_fast.workers import Event, cores, places, side_by_side
+from charlm_fast import pool
+from charlm_fast.pool import Event, cores, places, side_by_side
 
 
 def work(task, device, report):
@@ -85,7 +85,7 @@ def test_no_task():
 
 
 def test_places(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 8)
+    monkeypatch.setattr(pool, "cores", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert places("cpu", None, 1) == ["cpu"] * 8
     assert places("cpu", None, 3) == ["cpu"] * 2
