@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import cli
@@ -202,23 +202,7 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
         help="settings that other flags override: "
         + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)):
-        name = field.metadata["group"]
-        if name not in groups:
-            groups[name] = parser.add_argument_group(name)
-        arguments = {
-            "help": field.metadata["help"],
-            "default": argparse.SUPPRESS,  # so that only what was given counts
-            **field.metadata["arguments"],
-        }
-        if isinstance(field.default, bool):
-            arguments["action"] = "store_true"
-        else:
-            arguments.setdefault("type", type(field.default))
-            if field.default not in (None, ()):
-                arguments["help"] += f" ({field.default})"
-        groups[name].add_argument(f"--{field.name}", **arguments)
+    add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
     values = vars(parser.parse_args(argv))
     mode, preset = values.pop("mode"), values.pop("preset")
     if mode is None:
@@ -235,3 +219,26 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
             values[name] = tuple(values[name])
     settings = PRESETS[preset].settings if preset else {}
     return mode, {**settings, **values}
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]
+) -> None:
+    """A flag for each field, of which the parsed arguments hold those that were given."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in fields:
+        name = field.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        arguments = {
+            "help": field.metadata["help"],
+            "default": argparse.SUPPRESS,  # so that only what was given counts
+            **field.metadata["arguments"],
+        }
+        if isinstance(field.default, bool):
+            arguments["action"] = "store_true"
+        else:
+            arguments.setdefault("type", type(field.default))
+            if field.default not in (None, ()):
+                arguments["help"] += f" ({field.default})"
+        groups[name].add_argument(f"--{field.name}", **arguments)
