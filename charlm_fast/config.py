@@ -11,6 +11,7 @@ from typing import Any
 
 from . import cli
 from .presets import PRESETS
+from .resume import find_run, read_settings
 from .vocab import NAMES
 
 MODES = {
@@ -39,6 +40,23 @@ def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"group": group, "help": help, "arguments": arguments}
     )
+
+
+# What a resumed run must not change: its checkpoint would not fit.
+FIXED = (
+    "hidden_size",
+    "n_layers",
+    "tie_weights",
+    "vocab",
+    "seed",
+    "chunk_len",
+    "batch_size",
+    "stateful",
+    "ema",
+    "val_fraction",
+    "plot_every",
+    "overwrite",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,13 +235,17 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
     for name in ("data", "test"):
         if name in values:
             values[name] = tuple(values[name])
+    if "resume" in values:
+        if preset is not None:
+            parser.error("argument --preset: not allowed with --resume, which keeps the settings")
+        if mode in SWEEPS:
+            parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
+        return resumed(values)
     settings = PRESETS[preset].settings if preset else {}
     return mode, {**settings, **values}
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]
-) -> None:
+def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]) -> None:
     """A flag for each field, of which the parsed arguments hold those that were given."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in fields:
@@ -232,7 +254,7 @@ def add_flags(
             groups[name] = parser.add_argument_group(name)
         arguments = {
             "help": field.metadata["help"],
-            "default": argparse.SUPPRESS,  # so that only what was given counts
+            "default": argparse.SUPPRESS,  # only what was given counts
             **field.metadata["arguments"],
         }
         if isinstance(field.default, bool):
@@ -242,3 +264,26 @@ def add_flags(
             if field.default not in (None, ()):
                 arguments["help"] += f" ({field.default})"
         groups[name].add_argument(f"--{field.name}", **arguments)
+
+
+def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The mode and fields of a run to go on with, where flags change them.
+
+    Raises:
+        ValueError: there is no such run, or a flag would change what must stay.
+    """
+    run_dir = values.get("run_dir", TrainConfig.run_dir)
+    run = find_run(values["resume"], run_dir, values.get("name"))
+    saved = read_settings(run)
+    for name in FIXED:
+        if name in values and values[name] != saved.get(name):
+            raise ValueError(
+                f"--{name}: got {values[name]!r}, but {run} was started with {saved.get(name)!r}, "
+                "which a resumed run keeps; leave the flag out"
+            )
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    settings = {name: value for name, value in saved.items() if name in fields}
+    for name in ("data", "test"):
+        settings[name] = tuple(settings.get(name) or ())
+    place = {"run_dir": str(run.parent), "name": run.name, "resume": str(run), "overwrite": False}
+    return str(saved.get("mode", "default_train")), {**settings, **values, **place}

@@ -25,6 +25,7 @@ from .data import Corpus, Source, find_source
 from .evaluate import evaluate
 from .experiment_log import ExperimentLog
 from .files import replacing, write_text
+from .fit import fit
 from .grid import (
     REFERENCE_LRS,
     REFERENCE_SETTINGS,
@@ -39,7 +40,7 @@ from .model import CharLM
 from .ops.dispatch import MODULES, select
 from .pool import places, side_by_side
 from .runs import History, RunFiles, claim
-from .train import build_model, fit, flushed_denormals, test_source
+from .train import build_model, flushed_denormals, test_source
 
 END_EPOCHS = 200  # a curve's end is the mean loss of its last epochs
 HELD_OUT_SHARE, HELD_OUT_MOST = 20, 50_000
@@ -107,7 +108,14 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
     start = time.perf_counter()
     try:
         with flushed_denormals():
-            fit(model, corpus.to(device), config, history, on_point)
+            ended = fit(
+                model,
+                corpus.to(device),
+                config,
+                history,
+                on_point,
+                on_validation=files.add_validation,
+            )
     except KeyboardInterrupt:
         files.finish(model, history, notes=f"Interrupted. {task.label}.")
         raise
@@ -117,12 +125,12 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
     seconds = time.perf_counter() - start
     score = evaluate(model, test.ids)
     low = min(history.losses, default=math.nan)
-    characters = config.n_epochs * config.chunk_len * config.batch_size
+    characters = ended.epoch * config.chunk_len * config.batch_size
     sample = model.generate(config.prime, config.sample_len, config.temperature, seed=config.seed)
-    files.add_sample(f"[{config.n_epochs} epochs, temperature {config.temperature:g}]", sample)
+    files.add_sample(f"[{ended.epoch} epochs, temperature {config.temperature:g}]", sample)
     bits = score.bits_per_character
     notes = (
-        f"Trained for {config.n_epochs} epochs ({task.label}): {bits:.4f} bits per character on "
+        f"Trained for {ended.epoch} epochs ({task.label}): {bits:.4f} bits per character on "
         f"{score.characters:,} characters of a test text."
     )
     files.finish(model, history, notes)
@@ -135,7 +143,7 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
         "Min Loss": f"{low:.6f}",
         "BPC Score": f"{bits:.6f}",
         "Seed": config.seed,
-        "Seconds": f"{seconds:.2f}",
+        "Seconds": f"{seconds:.4f}",
         "Chars/s": f"{characters / seconds:.0f}",
         "Device": device,
         "Backend": _backend(model),
@@ -210,7 +218,8 @@ def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig) -> list[Task]:
     for vocab in {c.vocab for _, _, c in configs}:
         corpus, held_out = texts(source, test, vocab)
         for chunk_len in {c.chunk_len for _, _, c in configs}:
-            corpus.random_training_set(chunk_len, 1)  # long enough?
+            for fraction in {c.val_fraction for _, _, c in configs}:
+                corpus.split(fraction)[0].check_length(chunk_len)
         if len(held_out) < 2:
             raise ValueError("--test: got less than 2 characters, expected a text to score")
     for _, setting, one in configs:  # sizes that no model can have
@@ -288,8 +297,6 @@ def main(mode: str, values: dict[str, Any]) -> int:
     names = {field.name for field in dataclasses.fields(SweepConfig)}
     sweep = SweepConfig(**{k: v for k, v in values.items() if k in names})
     config = TrainConfig(**{k: v for k, v in values.items() if k not in names})
-    if config.resume is not None:
-        raise ValueError(f"--resume: it goes with --default_train, not with --{mode}")
     return run(mode, config, sweep)
 
 
@@ -316,7 +323,7 @@ def run(mode: str, config: TrainConfig, sweep: SweepConfig) -> int:
     if done:
         finish = finish_custom_train if mode == "custom_train" else finish_plot_loss
         finish(path, done)
-    characters = sum(t.config.n_epochs * t.config.chunk_len * t.config.batch_size for t, _ in done)
+    characters = sum(outcome.seconds * outcome.characters_per_second for _, outcome in done)
     print(f"time: {seconds:.1f} s for {len(done)} models, {characters / seconds:,.0f} characters/s")
     if len(done) < len(tasks):
         print(f"{len(tasks) - len(done)} of {len(tasks)} models are missing", file=sys.stderr)
@@ -381,8 +388,9 @@ def curves_of(
     curves = {}
     for group in groups:
         task, outcome = group[0]
-        losses = zip(*(o.losses for _, o in group), strict=True)
-        curves[label(task.setting)] = (outcome.epochs, [statistics.fmean(v) for v in losses])
+        # To the end of the shortest, as one may have stopped early.
+        means = [statistics.fmean(v) for v in zip(*(o.losses for _, o in group), strict=False)]
+        curves[label(task.setting)] = (outcome.epochs[: len(means)], means)
     return curves
 
 
@@ -401,4 +409,5 @@ def finish_plot_loss(path: Path, done: Sequence[tuple[Task, Outcome]]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["epoch", *(task.label for task, _ in done)])
         for k, epoch in enumerate(longest):
-            writer.writerow([epoch, *(f"{outcome.losses[k]:.6f}" for _, outcome in done)])
+            losses = (outcome.losses[k : k + 1] for _, outcome in done)  # none after an early stop
+            writer.writerow([epoch, *(f"{loss[0]:.6f}" if loss else "" for loss in losses)])

@@ -237,7 +237,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--timeout", type=float, metavar="SECONDS", help="no trial starts after them"
     )
     group.add_argument("--jobs", type=int, help="trials at a time (one a core, or one a GPU)")
-    group.add_argument("--space", default=DEFAULT_SPACE, help=f"ranges and choices: {DEFAULT_SPACE}")
+    group.add_argument(
+        "--space", default=DEFAULT_SPACE, help=f"ranges and choices: {DEFAULT_SPACE}"
+    )
     group.add_argument(
         "--characters", type=int, default=3_000_000, help="that each trial reads (3000000)"
     )

@@ -99,6 +99,7 @@ def test_help_groups_the_flags(capsys):
         ([], "one of the arguments --default_train --custom_train --plot_loss is required"),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
+        (["--plot_loss", "--resume", "x"], "--resume: not allowed with --plot_loss"),
         (["--default_train", "--jobs", "2"], "--jobs goes with --custom_train and --plot_loss"),
         (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
     ],

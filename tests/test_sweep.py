@@ -170,7 +170,6 @@ def test_a_flag_that_each_setting_overrules_is_named(capsys):
         ("--plot_loss --lrs 1,", "^--lrs: got '1,', expected numbers"),
         ("--plot_loss --lrs 1,1", "^--lrs: got '1,1', in which a number is given twice"),
         ("--plot_loss --lrs 1,-1", "^--lrs: --lr: got -1"),
-        ("--custom_train --resume", "^--resume: it goes with --default_train"),
         ("--custom_train --seeds 1 --seed 1", "^--seed: it is given with --seeds"),
         ("--custom_train --seeds 1,x", "^--seeds: got '1,x'"),
         ("--custom_train --jobs 0", "^--jobs: got 0"),
