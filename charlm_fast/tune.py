@@ -339,7 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     code = run_trials(setup, devices, arguments.trials, study)
-    return finish(study, setup, test) or code
+    finished = finish(study, setup, test)
+    return code or finished
 
 
 def run_trials(setup: Setup, devices: Sequence[str], count: int, study: Any) -> int:
