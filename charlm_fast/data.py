@@ -185,7 +185,7 @@ class Corpus:
 
     def checksum(self) -> int:
         """A CRC-32 of the ids, by which a resumed run knows its text."""
-        return zlib.crc32(memoryview(self.ids.cpu().numpy()))
+        return zlib.crc32(self.ids.cpu().numpy().data)
 
     def check_length(self, chunk_len: int) -> int:
         """The number of places where a chunk can start.
