@@ -80,7 +80,8 @@ def fit(
         on_save: called with a snapshot each ``save_every`` epochs and at the end.
         resume: a snapshot to go on from, of a run with the same settings.
         stop: asked after each epoch (by several workers each ``plot_every``) whether to end.
-        workers: the processes that share a batch; each calls this with the same arguments.
+        workers: the processes that share a batch. Each calls this with the same model and
+            settings; all of them or none give ``on_save``, ``resume`` and ``stop``.
 
     Raises:
         ValueError: the text is too short, or a setting cannot be served on this device.
@@ -146,10 +147,12 @@ def fit(
             history.append(epoch, mean, seconds)
             if on_point is not None:
                 on_point(epoch, mean, seconds)
-        if epoch % config.print_every == 0 and on_report is not None:
-            current = float(workers.mean(loss.detach())) / config.chunk_len
-            with average.applied() if average else nullcontext():
-                on_report(epoch, current, time.perf_counter() - start)
+        if epoch % config.print_every == 0:
+            current = workers.mean(loss.detach())
+            if on_report is not None:
+                with average.applied() if average else nullcontext():
+                    nats = float(current) / config.chunk_len
+                    on_report(epoch, nats, time.perf_counter() - start)
         if held_out is not None and (epoch % config.val_every == 0 or epoch == config.n_epochs):
             with average.applied() if average else nullcontext():
                 bits = workers.tell(validate(model, held_out.ids) if workers.first else 0.0)
