@@ -34,18 +34,28 @@ def _built() -> tuple[Path, Path] | None:
     return None
 
 
-@functools.cache
-def host_module() -> ModuleType | None:
-    """The torch-free module of build facts, or None where nothing was built."""
-    built = _built()
-    if built is None:
-        return None
-    spec = importlib.util.spec_from_file_location("charlm_fast._host", built[1])
+def _import(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"charlm_fast.{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@functools.cache
+def host_module() -> ModuleType | None:
+    """The torch-free module of build facts, or None where nothing was built."""
+    built = _built()
+    return None if built is None else _import("_host", built[1])
+
+
+@functools.cache
+def native_module() -> ModuleType:
+    """The module of the operations once they are loaded, for calls past torch's dispatcher."""
+    built = _built()
+    assert built is not None
+    return _import("_C", built[0])
 
 
 @functools.cache

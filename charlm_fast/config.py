@@ -16,10 +16,12 @@ from .vocab import NAMES
 
 MODES = {
     "default_train": "train one model with the settings below",
+    "diff_temp": "train one model, then show one prime continued at several temperatures",
     "custom_train": "train many settings side by side and compare their BPC",
     "plot_loss": "draw the loss curves of several learning rates",
 }
 SWEEPS = ("custom_train", "plot_loss")
+TEMPERATURES = (0.1, 0.5, 1.0, 2.0)
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -115,6 +117,9 @@ class TrainConfig:
     prime: str = option("A", "reports", "what a sample starts with")
     sample_len: int = option(100, "reports", "characters in a sample")
     temperature: float = option(0.8, "reports", "of the samples; 0.8 to 1.0 is the safer band")
+    temperatures: tuple[float, ...] = option(
+        TEMPERATURES, "reports", "of --diff_temp", nargs="+", type=float
+    )
 
     run_dir: str = option("runs", "output", "the folder of all runs")
     name: str | None = option(None, "output", "this run's folder in it (mode and time)", type=str)
@@ -232,7 +237,7 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
     many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
     if many and mode not in SWEEPS:
         parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
-    for name in ("data", "test"):
+    for name in ("data", "test", "temperatures"):
         if name in values:
             values[name] = tuple(values[name])
     if "resume" in values:
@@ -285,5 +290,6 @@ def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     settings = {name: value for name, value in saved.items() if name in fields}
     for name in ("data", "test"):
         settings[name] = tuple(settings.get(name) or ())
+    settings["temperatures"] = tuple(settings.get("temperatures", TEMPERATURES))
     place = {"run_dir": str(run.parent), "name": run.name, "resume": str(run), "overwrite": False}
     return str(saved.get("mode", "default_train")), {**settings, **values, **place}

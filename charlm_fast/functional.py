@@ -1,4 +1,8 @@
-"""LSTM as functions: layers, directions and dropout composed from the one-direction operation."""
+"""Operations as functions, beside those of torch.nn.functional.
+
+``lstm`` composes layers, directions and dropout from the one-direction operation; ``sample`` is the
+operation as it is.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import ops
+from .ops import sample
 from .ops.dispatch import BackendError, forced_backend
 
-__all__ = ["lstm", "lstm_cell"]
+__all__ = ["lstm", "lstm_cell", "sample"]
 
 
 def lstm(

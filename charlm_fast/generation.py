@@ -8,7 +8,6 @@ ends the work.
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,16 +16,22 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from . import ops
-from .ops.sample import check_filters, check_seed, draw_seed
+from .ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
 
 if TYPE_CHECKING:
-    from .model import CharLM
+    from .model import CharLM, State
     from .vocab import Vocabulary
 
-# Characters of a block over all rows: some 0.1 s on one core at the default sizes. Each block
-# packs the weights anew, which costs as much as some 40 characters of one row.
-BLOCK = 1 << 14
-STREAM_BLOCK = 1 << 6  # for a reader's eyes
+# Multiply-adds of a block: some 0.1 s on one core, so that Ctrl-C is heard and text comes. Each
+# block packs the weights anew, which costs as much as some 40 characters of one row.
+BLOCK_WORK = 1 << 32
+STREAM_BLOCK = 1 << 6  # characters of a row, where a stop string may make the rest superfluous
+
+
+def block_size(model: CharLM) -> int:
+    """Characters of a block over all rows, 20,000 at the default sizes."""
+    work = sum(p.numel() for p in (*model.lstm.parameters(), model.decoder.weight))
+    return max(STREAM_BLOCK, BLOCK_WORK // work)
 
 
 def check_arguments(
@@ -36,18 +41,15 @@ def check_arguments(
     top_p: float | None,
     min_p: float | None,
     seed: int | None = None,
+    offset: int = 0,
 ) -> None:
     """Raise ValueError for what :func:`generate` would refuse, before any work is done."""
     if type(length) is not int or length < 0:
         raise ValueError(f"length: got {length!r}, expected an integer of at least 0")
-    if not isinstance(temperature, Tensor) and not (
-        math.isfinite(temperature) and temperature >= 0
-    ):
-        raise ValueError(
-            f"temperature: got {temperature!r}, expected a finite number of at least 0"
-        )
+    if not isinstance(temperature, Tensor):
+        check_temperature_number(temperature)
     check_filters(top_k, top_p, min_p)
-    check_seed(seed, 0)
+    check_seed(seed, offset)
 
 
 @torch.no_grad()
@@ -60,17 +62,21 @@ def blocks(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
-    block: int = BLOCK,
-) -> Iterator[tuple[Tensor, Tensor]]:
+    block: int | None = None,
+    *,
+    state: State | None = None,
+    offset: int = 0,
+) -> Iterator[tuple[Tensor, Tensor, State]]:
     """Continue B primes as :func:`generate` does, yielding some characters at a time.
 
     Args:
         block: about how many characters to compute at a time, over all rows.
 
     Yields:
-        ids (n, B) and their log-probabilities (n, B), n summing to ``length``.
+        ids (n, B), their log-probabilities (n, B), n summing to ``length``, and the state after
+        them. There is at least one block, be it of no characters.
     """
-    check_arguments(length, temperature, top_k, top_p, min_p, seed)
+    check_arguments(length, temperature, top_k, top_p, min_p, seed, offset)
     for row, prime in enumerate(primes):
         if prime.dim() != 1 or prime.numel() == 0:
             raise ValueError(
@@ -81,21 +87,22 @@ def blocks(
     weights = []
     for w_ih, w_hh, b_ih, b_hh in model.lstm.all_weights:
         weights += [w_ih, w_hh, b_ih + b_hh]
-    h = c = embedding.new_zeros(model.lstm.num_layers, len(primes), model.lstm.hidden_size)
-    if not primes:
-        return
-    prompts = pad_sequence([prime.to(embedding.device) for prime in primes])
-    lengths: Tensor | None = torch.tensor([len(prime) for prime in primes])
+    h, c = model.initial_state(len(primes), state)
+    if primes:
+        prompts = pad_sequence([prime.to(embedding.device) for prime in primes])
+    else:
+        prompts = torch.zeros(1, 0, dtype=torch.int64, device=embedding.device)
+    lengths: Tensor | None = torch.tensor([len(prime) for prime in primes], dtype=torch.int64)
     seed = draw_seed() if seed is None else seed
-    steps = max(1, block // len(primes))
-    for start in range(0, length, steps):
+    steps = max(1, (block or block_size(model)) // max(1, len(primes)))
+    for start in range(0, max(1, length), steps):
         ids, logprobs, h, c = ops.generate(
             embedding, weights, head.weight, head.bias, h, c, prompts, min(steps, length - start),
             temperature, lengths=lengths, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
-            offset=start,
+            offset=offset + start,
         )  # fmt: skip
         prompts, lengths = ids[-1:], None
-        yield ids, logprobs
+        yield ids, logprobs, (h, c)
 
 
 def generate(
@@ -107,25 +114,30 @@ def generate(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
-) -> tuple[Tensor, Tensor]:
+    *,
+    state: State | None = None,
+    offset: int = 0,
+) -> tuple[Tensor, Tensor, State]:
     """Continue B primes, ids (P_b,) each, by ``length`` characters.
 
     Args:
         temperature: a number, or one for each row (B,).
         top_k, top_p, min_p, seed: as for :func:`charlm_fast.ops.sample`; character t of row b is
-            the draw of row b at offset t.
+            the draw of row b at ``offset + t``.
+        state: (h, c), each (L, B, H), before the primes; zeros if None.
 
     Returns:
-        ids (length, B) and the log-probabilities (length, B) with which they were drawn.
+        ids (length, B); the log-probabilities (length, B) with which they were drawn; the state
+        after all characters but the last one, which is the prime to go on with.
     """
-    done = list(blocks(model, primes, length, temperature, top_k, top_p, min_p, seed))
-    if not done:
-        weight = model.decoder.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        ids = torch.empty(0, len(primes), dtype=torch.int64, device=weight.device)
-        return ids, torch.empty(0, len(primes), dtype=dtype, device=weight.device)
-    ids, logprobs = (torch.cat(parts) for parts in zip(*done, strict=True))
-    return ids, logprobs
+    done = list(
+        blocks(
+            model, primes, length, temperature, top_k, top_p, min_p, seed, state=state,
+            offset=offset,
+        )
+    )  # fmt: skip
+    ids, logprobs = (torch.cat(parts) for parts in list(zip(*done, strict=True))[:2])
+    return ids, logprobs, done[-1][2]
 
 
 def generate_until(
@@ -138,6 +150,9 @@ def generate_until(
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
+    *,
+    state: State | None = None,
+    offset: int = 0,
 ) -> list[tuple[Tensor, Tensor]]:
     """As :func:`generate`, but each row ends before the first stop string that it writes.
 
@@ -148,9 +163,10 @@ def generate_until(
     texts = [""] * len(primes)  # ids as code points, for str.find
     ends: list[int | None] = [None] * len(primes)
     done = []
-    for ids, logprobs in blocks(
-        model, primes, length, temperature, top_k, top_p, min_p, seed, STREAM_BLOCK * len(primes)
-    ):
+    for ids, logprobs, _ in blocks(
+        model, primes, length, temperature, top_k, top_p, min_p, seed, STREAM_BLOCK * len(primes),
+        state=state, offset=offset,
+    ):  # fmt: skip
         done.append((ids, logprobs))
         for row, new in enumerate(ids.t().tolist()):
             if ends[row] is None:
@@ -159,49 +175,86 @@ def generate_until(
                 ends[row] = _find(texts[row], stops, seen)
         if None not in ends:
             break
-    if not done:
-        ids, logprobs = generate(model, primes, 0, temperature)
-    else:
-        ids, logprobs = (torch.cat(parts) for parts in zip(*done, strict=True))
+    ids, logprobs = (torch.cat(parts) for parts in zip(*done, strict=True))
     return [(ids[:end, row], logprobs[:end, row]) for row, end in enumerate(ends)]
 
 
 def stream(
     model: CharLM,
-    prime: Tensor,
+    primes: Sequence[Tensor],
     length: int,
-    temperature: float = 0.8,
+    temperature: float | Tensor = 0.8,
     *,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
     seed: int | None = None,
     stop: str | Sequence[str] = (),
-    block: int = STREAM_BLOCK,
-) -> Iterator[str]:
-    """Pieces of the text that continues a prime, ids (P,), as they are made.
+    block: int | None = None,
+) -> Iterator[tuple[int, str]]:
+    """Pieces of the texts that continue B primes, ids (P,) each, as they are made.
 
-    Joined, they are the text of :func:`generate` with the same arguments, up to the first stop
-    string, which is left out. What may be the beginning of one is held back until that is clear.
+    All rows are computed together and come one after another: pieces of row 0 as they are made,
+    then what there is of row 1, and so on. A row's pieces, joined, are its text of
+    :func:`generate` with the same arguments, up to the first stop string, which is left out. What
+    may be the beginning of one is held back until that is clear.
+
+    Yields:
+        the row and a piece of its text, at least one for each row, in the order of the rows.
     """
     if model.vocabulary is None:
         raise ValueError("model: it has no vocabulary to write text with; use generate for ids")
     stops = _encode_stops(model, stop)
-    decode = _decoder(model.vocabulary)
-    text, shown = "", 0
-    for ids, _ in blocks(model, [prime], length, temperature, top_k, top_p, min_p, seed, block):
-        seen = len(text)
-        text += "".join(map(chr, ids[:, 0].tolist()))
-        end = _find(text, stops, seen)
-        safe = len(text) - _begun(text, stops) if end is None else end
-        yield decode([ord(c) for c in text[shown:safe]], False)
-        shown = safe
-        if end is not None:
-            break
-    else:
-        yield decode([ord(c) for c in text[shown:]], True)
-        return
-    yield decode([], True)
+    rows = [_Reader(stops, _decoder(model.vocabulary)) for _ in primes]
+    current = 0  # the row that is shown as it comes
+    for ids, _, _ in blocks(model, primes, length, temperature, top_k, top_p, min_p, seed, block):
+        for row, new in zip(rows, ids.t().tolist(), strict=True):
+            row.read(new)
+        while current < len(rows):
+            yield current, rows[current].take()
+            if not rows[current].ended:
+                break
+            current += 1
+        if all(row.ended for row in rows):
+            return
+    for k in range(current, len(rows)):
+        rows[k].finish()
+        yield k, rows[k].take()
+
+
+class _Reader:
+    """One row of a stream: reads ids, gives the text that is sure to be shown."""
+
+    def __init__(self, stops: list[str], decode: Callable[[list[int], bool], str]) -> None:
+        self.ended = False  # at a stop string
+        self._stops, self._decode = stops, decode
+        self._ids = ""  # as code points, for str.find
+        self._shown = 0
+        self._ready: list[str] = []
+
+    def read(self, ids: list[int]) -> None:
+        if self.ended:
+            return
+        seen = len(self._ids)
+        self._ids += "".join(map(chr, ids))
+        end = _find(self._ids, self._stops, seen)
+        self.ended = end is not None
+        self._show(len(self._ids) - _begun(self._ids, self._stops) if end is None else end)
+
+    def finish(self) -> None:
+        """No more ids will come: nothing is held back any longer."""
+        if not self.ended:
+            self._show(len(self._ids), True)
+
+    def _show(self, end: int, final: bool = False) -> None:
+        new = [ord(c) for c in self._ids[self._shown : end]]
+        self._ready.append(self._decode(new, final or self.ended))
+        self._shown = end
+
+    def take(self) -> str:
+        text = "".join(self._ready)
+        self._ready.clear()
+        return text
 
 
 def _encode_stops(model: CharLM, stop: str | Sequence[str]) -> list[str]:

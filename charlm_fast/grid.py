@@ -38,7 +38,7 @@ REFERENCE_LRS = (0.0001, 0.001, 0.005, 0.01, 0.1)  # of its --plot_loss
 
 # What one sweep has in common; seeds have a flag of their own.
 COMMON_GROUPS = ("text", "output", "machine")
-COMMON = ("seed",)
+COMMON = ("seed", "temperatures")
 MAX_SETTINGS = 10_000
 
 

@@ -160,17 +160,7 @@ class CharLM(nn.Module):
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
         self.check_ids("ids", ids)
-        shape = (self.num_layers, ids.shape[1], self.hidden_size)
-        if state is None:
-            h = self.encoder.weight.new_zeros(shape)
-            return h, h
-        h, c = state
-        if h.shape != shape or c.shape != shape:
-            raise ValueError(
-                f"state: got the shapes {tuple(h.shape)} and {tuple(c.shape)}, "
-                f"expected {shape} for both"
-            )
-        return h, c
+        return self.initial_state(ids.shape[1], state)
 
     def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The last layer's output (T, B, H), and the state."""
@@ -193,6 +183,20 @@ class CharLM(nn.Module):
         h, c = (torch.cat(parts).to(dtype) for parts in zip(*states, strict=True))
         return y, (h, c)
 
+    def initial_state(self, batch: int, state: State | None) -> State:
+        """``state``, or zeros: h and c, each (L, B, H). Raises ValueError for other shapes."""
+        shape = (self.num_layers, batch, self.hidden_size)
+        if state is None:
+            h = c = self.encoder.weight.new_zeros(shape)
+            return h, c
+        h, c = state
+        if h.shape != shape or c.shape != shape:
+            raise ValueError(
+                f"state: got the shapes {tuple(h.shape)} and {tuple(c.shape)}, "
+                f"expected {shape} for both"
+            )
+        return h, c
+
     def check_ids(self, name: str, ids: Tensor) -> None:
         """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
         if ids.dtype != torch.int64:
@@ -210,32 +214,54 @@ class CharLM(nn.Module):
         self,
         prime: Prime,
         length: int,
-        temperature: float = 0.8,
+        temperature: float | Sequence[float] | Tensor = 0.8,
         *,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         seed: int | None = None,
         return_logprobs: bool = False,
+        stop: str | Sequence[str] = (),
+        state: State | None = None,
+        offset: int = 0,
+        return_state: bool = False,
     ) -> Any:
-        """Continue a text, character by character.
+        """Continue a text, or several at once, character by character.
+
+        The whole text is one call into one kernel (:func:`charlm_fast.ops.generate`), in blocks of
+        some 0.1 s so that Ctrl-C is heard. On the CPU a row's text depends neither on the other
+        rows nor on the number of threads.
+
+        To go on where a text ended, keep its state and say how far its seed was used::
+
+            text, state = model.generate("The ", 100, seed=1, return_state=True)
+            text += model.generate(text[-1], 50, seed=1, state=state, offset=100)[1:]
+
+        is the text of ``model.generate("The ", 150, seed=1)``.
 
         Args:
-            prime: what comes first: a text, several texts (one row each), or ids (P,) or (P, B).
-            length: how many characters to add.
+            prime: what comes first: a text, several texts of any lengths (one row each), or int64
+                ids (P,) or (P, B). The vocabulary's :meth:`encode` folds what the model lacks.
+            length: how many characters to add, at least 0.
             temperature: the logits are divided by it; 0 takes the likeliest character. About 0.8 to
-                1.0 is the safer band.
+                1.0 is the safer band. A number, or one for each row.
             top_k: draw from the k likeliest characters only.
             top_p: draw from the likeliest characters that together have this probability.
             min_p: draw from the characters with at least this share of the likeliest one's
                 probability.
             seed: the same seed gives the same text; None draws on torch's default generator.
             return_logprobs: also return the log-probability with which each was drawn.
+            stop: a text, or several; a row ends before the first of them that it writes.
+            state: (h, c), each (L, B, H), of the model before it reads ``prime``; zeros if None.
+            offset: how many characters were drawn with ``seed`` before.
+            return_state: also return (h, c) after all characters but the last one.
 
         Returns:
             prime and continuation: a text, a list of texts, or ids (P + length,) or
-            (P + length, B). With ``return_logprobs`` a pair with the log-probabilities
-            (length,), or (length, B) for several rows.
+            (P + length, B). With ``return_logprobs``, beside it, the log-probabilities (length,),
+            or (length, B) for several rows. With ``stop`` rows differ in length, and several of
+            them come as lists of ids (P + n,) and of log-probabilities (n,), n at most ``length``.
+            With ``return_state`` then the state.
 
         Raises:
             ValueError: an argument is out of its range, or nothing of the prime is left.
@@ -251,23 +277,40 @@ class CharLM(nn.Module):
             rows = [self._encode_prime(p) for p in ([prime] if isinstance(prime, str) else prime)]
             if not rows:
                 raise ValueError("prime: got no text, expected at least one")
-        ids, logprobs = generation.generate(
-            self, rows, length, temperature, top_k, top_p, min_p, seed
-        )
+        single = isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1)
+        if not isinstance(temperature, Tensor | int | float):
+            temperature = torch.tensor(temperature, dtype=torch.float64)
+        if stop and return_state:
+            raise ValueError("return_state: rows that end at a stop string end in different states")
+        sampling = (temperature, top_k, top_p, min_p, seed)
         texts: Any
-        if isinstance(prime, Tensor):
-            texts = torch.cat([torch.stack(rows, 1), ids.to(prime.device)])
-            texts = texts if prime.dim() == 2 else texts[:, 0]
+        scores: Any
+        end_state = None
+        if stop:
+            done = generation.generate_until(
+                self, rows, length, stop, *sampling, state=state, offset=offset
+            )
         else:
+            ids, logprobs, end_state = generation.generate(
+                self, rows, length, *sampling, state=state, offset=offset
+            )
+            done = list(zip(ids.unbind(1), logprobs.unbind(1), strict=True))
+        texts = [
+            torch.cat([row, new.to(row.device)]) for row, (new, _) in zip(rows, done, strict=True)
+        ]
+        scores = [logprob for _, logprob in done]
+        if not isinstance(prime, Tensor):
             assert self.vocabulary is not None
-            texts = [
-                self.vocabulary.decode(torch.cat([row, new]))
-                for row, new in zip(rows, ids.cpu().unbind(1), strict=True)
-            ]
-            texts = texts[0] if isinstance(prime, str) else texts
-        if isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1):
-            logprobs = logprobs[:, 0]
-        return (texts, logprobs) if return_logprobs else texts
+            texts = [self.vocabulary.decode(text) for text in texts]
+        if single:
+            texts, scores = texts[0], scores[0]
+        elif not stop:
+            scores = logprobs
+            if isinstance(prime, Tensor):
+                texts = torch.cat([prime, ids.to(prime.device)])
+        if not (return_logprobs or return_state):
+            return texts
+        return texts, *([scores] * return_logprobs), *([end_state] * return_state)
 
     def _encode_prime(self, text: str) -> Tensor:
         if self.vocabulary is None:

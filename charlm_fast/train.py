@@ -226,7 +226,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from . import sweep
 
         return sweep.main(mode, values)
-    return train(TrainConfig(**values), mode)
+    config = TrainConfig(**values)
+    if mode == "diff_temp":
+        from .diff_temp import train_and_compare
+
+        return train_and_compare(config, train)
+    return train(config, mode)
 
 
 if __name__ == "__main__":

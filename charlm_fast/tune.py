@@ -40,7 +40,10 @@ from .train import build_model, flushed_denormals, test_source
 VALIDATIONS = 20  # of a trial, at each of which it can be pruned
 WITHOUT_PRUNING = 5  # trials that complete first, and validations that each trial may do
 # What a trial decides for itself or has no use for.
-LEFT_OUT = ("n_epochs", "val_every", "name", "overwrite", "resume", "save_every", "tensorboard")
+LEFT_OUT = (
+    *("n_epochs", "val_every", "name", "overwrite", "resume", "save_every", "tensorboard"),
+    *("print_every", "prime", "sample_len", "temperature", "temperatures"),
+)
 SQLITE_SECONDS = 120  # to wait for another process's write
 
 MISSING = "Optuna is not installed, which tuning needs; pip install 'charlm_fast[tune]'"

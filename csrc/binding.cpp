@@ -3,11 +3,14 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include <cstdlib>
+#include <exception>
 #include <string>
 
 #include "cpu/generation.h"
 #include "cpu/isa.h"
 #include "cpu/lstm.h"
+#include "cpu/sample_args.h"
 
 namespace {
 
@@ -19,6 +22,48 @@ std::string isa(std::string name) {
     if (other != charlm::current_isa()) names += "," + other;
   return names;
 }
+
+// sample_few for Python; see few_rows in kernels/native/sample.py for the arguments.
+PyObject* sample_few(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 12) {
+    PyErr_SetString(PyExc_TypeError, "sample_few: expected 12 arguments");
+    return nullptr;
+  }
+  const auto integer = [&](int k) { return PyLong_AsLongLong(args[k]); };
+  const auto address = [&](int k) { return PyLong_AsVoidPtr(args[k]); };
+  const charlm::FewRows rows = {args[0] == Py_True,
+                                address(1),
+                                integer(2),
+                                integer(3),
+                                PyFloat_AsDouble(args[4]),
+                                static_cast<int64_t*>(address(5)),
+                                address(6)};
+  const charlm::Sampling sampling = {integer(7), PyFloat_AsDouble(args[8]),
+                                     PyFloat_AsDouble(args[9]),
+                                     args[10] == Py_None ? rows.ids[0] : integer(10), integer(11)};
+  if (PyErr_Occurred()) return nullptr;
+  try {
+    return PyLong_FromLongLong(charlm::sample_few(rows, sampling));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+    return nullptr;
+  }
+}
+
+// A variable of the environment, which Python keeps up to date; os.environ raises and catches an
+// error for one that is not set, and takes ten times as long.
+PyObject* is_set(PyObject*, PyObject* name) {
+  const char* text = PyBytes_AsString(name);
+  if (!text) return nullptr;
+  const char* value = std::getenv(text);
+  return PyBool_FromLong(value && *value);
+}
+
+PyMethodDef methods[] = {
+    {"is_set", is_set, METH_O, nullptr},
+    {"sample_few", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(sample_few)),
+     METH_FASTCALL, nullptr},
+    {}};
 
 }  // namespace
 
@@ -57,8 +102,8 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {
   m.impl("isa", TORCH_BOX(&isa));
 }
 
-extern "C" PyObject* PyInit__C(void) {
+PyMODINIT_FUNC PyInit__C(void) {
   static struct PyModuleDef module = {
-      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

@@ -44,6 +44,7 @@ def test_every_field_is_a_flag():
         "prime": "The",
         "sample_len": 9,
         "temperature": 0.5,
+        "temperatures": (0.3, 1.5),
         "run_dir": "elsewhere",
         "name": "one",
         "overwrite": True,
@@ -58,7 +59,7 @@ def test_every_field_is_a_flag():
     for name, value in given.items():
         argv.append(f"--{name}")
         if value is not True:
-            argv += value if isinstance(value, tuple) else [str(value)]
+            argv += map(str, value) if isinstance(value, tuple) else [str(value)]
     assert parse(argv)[1] == TrainConfig(**given)
 
 
@@ -96,7 +97,10 @@ def test_help_groups_the_flags(capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ([], "one of the arguments --default_train --custom_train --plot_loss is required"),
+        (
+            [],
+            "one of the arguments --default_train --diff_temp --custom_train --plot_loss is required",
+        ),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
         (["--plot_loss", "--resume", "x"], "--resume: not allowed with --plot_loss"),

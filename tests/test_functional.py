@@ -1,7 +1,8 @@
-"""functional.lstm and lstm_cell against torch's own functions in float64."""
+"""functional.lstm and lstm_cell against torch's own functions in float64; sample's signature."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -190,3 +191,28 @@ def test_forced_backend_is_kept() -> None:
             torch.func.grad(lambda v: functional.lstm(v, None, [w.float() for w in low])[0].sum())(
                 X
             )
+
+
+def test_sample_has_the_signature_that_is_promised() -> None:
+    parameters = list(inspect.signature(functional.sample).parameters.values())
+    assert [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] == [
+        "logits",
+        "temperature",
+    ]
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == [
+        "top_k",
+        "top_p",
+        "min_p",
+        "seed",
+        "offset",
+        "return_logprobs",
+    ]
+    assert functional.sample.__doc__ is not None and "inverts" in functional.sample.__doc__
+    logits = torch.randn(3, 4, 50)
+    ids = functional.sample(logits, 0.7, top_k=9, top_p=0.9, min_p=0.01, seed=1, offset=2)
+    assert ids.shape == (3, 4) and ids.dtype == torch.int64
+    again, logprobs = functional.sample(
+        logits, 0.7, top_k=9, top_p=0.9, min_p=0.01, seed=1, offset=2, return_logprobs=True
+    )
+    assert torch.equal(ids, again) and logprobs.shape == (3, 4)
+    assert functional.sample(logits).max() < 50

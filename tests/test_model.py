@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from charlm_fast import use_backend
 from charlm_fast.model import CharLM
 from charlm_fast.vocab import Vocabulary
 
@@ -233,6 +235,102 @@ def test_generate_from_ids_and_logprobs():
     torch.testing.assert_close(logprobs, expected[..., 0])
     ids, logprobs = model.generate(prime[:, 0], 5, return_logprobs=True)
     assert ids.shape == (8,) and logprobs.shape == (5,)
+
+
+def test_generate_is_one_call_of_the_operation():
+    """However long the text: what is dispatched does not grow with it."""
+    model = CharLM(hidden_size=16)
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            calls.append(op.name())
+            return op(*args, **(kwargs or {}))
+
+    counts = []
+    for length in (1, 2000):
+        calls = []
+        with Count():
+            model.generate(["A", "longer"], length, [0.5, 1.0], seed=1, top_p=0.9)
+        assert calls.count("charlm_fast::generate") == 1
+        counts.append(len(calls))
+    assert counts[0] == counts[1]
+
+
+def test_generate_with_temperatures_by_row():
+    model = CharLM(hidden_size=16).double()
+    temperatures = [0.0, 0.5, 2.0]
+    texts = model.generate(["The "] * 3, 40, temperatures, seed=4)
+    assert texts == model.generate(["The "] * 3, 40, torch.tensor(temperatures), seed=4)
+    assert texts[0] == model.generate("The ", 40, 0)
+    assert texts[1] == model.generate(["The "] * 3, 40, 0.5, seed=4)[1]
+    assert texts[2] == model.generate(["The "] * 3, 40, 2.0, seed=4)[2]
+    with pytest.raises(ValueError, match="^temperature: got shape"):
+        model.generate(["The "] * 3, 40, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize(
+    "prime", ["The ", ["A", "Whether I"], torch.randint(100, (3, 4))], ids=type
+)
+def test_generate_goes_on_from_a_state(prime, backend):
+    model = CharLM(hidden_size=16).double()
+    with use_backend(backend):
+        whole, scores = model.generate(prime, 90, 0.9, seed=5, top_p=0.95, return_logprobs=True)
+        text, more, state = prime, [], None
+        for offset, length in ((0, 1), (1, 40), (41, 49)):
+            last = text if offset == 0 else text[-1:]
+            if offset and isinstance(text, list):
+                last = [row[-1] for row in text]
+            part, score, state = model.generate(
+                last, length, 0.9, seed=5, top_p=0.95, state=state, offset=offset,
+                return_logprobs=True, return_state=True,
+            )  # fmt: skip
+            more.append(score)
+            if offset == 0:
+                text = part
+            elif isinstance(text, list):
+                text = [a + b[1:] for a, b in zip(text, part, strict=True)]
+            else:
+                text = (
+                    torch.cat([text, part[1:]])
+                    if isinstance(text, torch.Tensor)
+                    else text + part[1:]
+                )
+    assert torch.equal(whole, text) if isinstance(whole, torch.Tensor) else whole == text
+    torch.testing.assert_close(torch.cat(more), scores)
+
+
+def test_generate_from_the_state_of_forward():
+    model = CharLM(hidden_size=16).double()
+    ids = torch.randint(100, (7, 2))
+    with torch.no_grad():
+        _, state = model(ids[:-1])
+    found = model.generate(ids[-1:], 20, seed=1, state=state)
+    assert torch.equal(found[1:], model.generate(ids, 20, seed=1)[7:])
+    with pytest.raises(ValueError, match=r"^state: got the shapes \(2, 2, 16\) and"):
+        model.generate("A", 3, state=state)
+
+
+def test_generate_ends_before_a_stop_string():
+    model = CharLM(hidden_size=16).double()
+    whole, scores = model.generate("The ", 200, seed=2, return_logprobs=True)
+    stop = whole[104:107]
+    end = whole.find(stop, 4)
+    text, some = model.generate("The ", 200, seed=2, stop=stop, return_logprobs=True)
+    assert text == whole[:end]
+    torch.testing.assert_close(some, scores[: end - 4])
+    texts, some = model.generate(
+        ["The ", "A"], 200, seed=2, stop=[stop, "~~~"], return_logprobs=True
+    )
+    assert texts[0] == text and [len(t) - p for t, p in zip(texts, (4, 1), strict=True)] == [
+        len(s) for s in some
+    ]
+    ids = model.vocabulary.encode("The ")
+    assert torch.equal(model.generate(ids, 200, seed=2, stop=stop), model.vocabulary.encode(text))
+    rows = model.generate(ids[:, None], 200, seed=2, stop=stop)
+    assert len(rows) == 1 and torch.equal(rows[0], model.vocabulary.encode(text))
+    with pytest.raises(ValueError, match="^return_state: rows that end"):
+        model.generate("A", 3, stop="x", return_state=True)
 
 
 def test_default_generator_governs_without_a_seed():

@@ -18,7 +18,7 @@ from .dispatch import forced_backend, select
 from .function import Function
 from .head import check_head, linear_cross_entropy
 from .lstm import lstm
-from .registration import unobserved, wants_gradient
+from .registration import nothing_watches, plain, wants_gradient
 
 
 def lstm_cross_entropy(
@@ -57,7 +57,12 @@ def lstm_cross_entropy(
             "expected 4 for each layer of (layers, batch, columns)"
         )
     inputs = (embedding, h0, c0, head, head_bias, *weights)
-    if unobserved(*inputs) and wants_gradient(*inputs):
+    if (
+        nothing_watches()
+        and plain(*inputs)
+        and wants_gradient(*inputs)
+        and not torch.is_autocast_enabled(embedding.device.type)
+    ):
         return _Loss.apply(ids, targets, *inputs)
     return _composed(ids, targets, *inputs)
 

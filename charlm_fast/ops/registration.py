@@ -47,13 +47,16 @@ def wants_gradient(*tensors: torch.Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def unobserved(*tensors: torch.Tensor) -> bool:
-    """Whether plain eager code runs on plain tensors with data: operations need no dispatcher."""
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
-        return False
-    device = tensors[0].device.type
-    if device == "meta" or torch.is_autocast_enabled(device):
-        return False
-    return all(type(t) in _PLAIN for t in tensors)
+_compiling = torch.compiler.is_compiling
+_modes, _functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
+
+
+def nothing_watches() -> bool:
+    """Whether plain eager code runs: no compiler, tracer, transform or mode sees operations."""
+    return not (_compiling() or _modes() or _functions() or _transforms() or _tracing())
+
+
+def plain(*tensors: torch.Tensor) -> bool:
+    """Whether these are tensors with data and of no subclass that could watch operations."""
+    return tensors[0].device.type != "meta" and all(type(t) in _PLAIN for t in tensors)

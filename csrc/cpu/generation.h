@@ -7,6 +7,8 @@
 #include <tuple>
 #include <vector>
 
+#include "sample_args.h"
+
 namespace charlm {
 
 using torch::stable::Tensor;
@@ -16,6 +18,20 @@ using torch::stable::Tensor;
 // allow no draw (see sample_args.h), and their log-probabilities (N).
 std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor temperature, int64_t top_k, double top_p,
                                   double floor, int64_t seed, int64_t offset);
+
+// The same on this thread, for memory laid out as `sample` has it and one temperature, past torch's
+// dispatcher, which takes longer than a row of 100 logits. Returns the first row that allowed no
+// draw, or their number.
+struct FewRows {
+  bool is_double;
+  const void* logits;  // (count, V)
+  int64_t count, V;
+  double temperature;
+  int64_t* ids;    // (count)
+  void* logprobs;  // (count), or null
+};
+
+int64_t sample_few(const FewRows& rows, Sampling sampling);
 
 // Continues B texts by `length` characters. prompts (S, B) with row b's ids in its first
 // lengths[b]; weights by layer w_ih, w_hh and bias if has_bias; head (V, H). Returns ids

@@ -75,7 +75,25 @@ std::tuple<Tensor, Tensor> sample_rows(const Tensor& logits, const Tensor& tempe
   return {ids, logprobs};
 }
 
+template <class T>
+void few_rows(const FewRows& rows, const Sampling& s) {
+  const int64_t N = rows.count, padded = padded_row(N), draw = draw_scratch(rows.V, s);
+  const Buffer<double> scratch = make_buffer<double>(2 * padded + draw);
+  double *temperature = scratch.get(), *logprobs = temperature + padded;
+  std::fill_n(temperature, N, rows.temperature);
+  kernels<T>().sample(static_cast<const T*>(rows.logits), 0, N, rows.V, temperature, s,
+                      logprobs + padded, reinterpret_cast<i64*>(rows.ids),
+                      static_cast<T*>(rows.logprobs ? rows.logprobs : logprobs));
+}
+
 }  // namespace
+
+int64_t sample_few(const FewRows& rows, Sampling sampling) {
+  sampling.floor = std::max(sampling.floor, kUnderflow);
+  rows.is_double ? few_rows<double>(rows, sampling) : few_rows<float>(rows, sampling);
+  int64_t* end = rows.ids + rows.count;
+  return std::find_if(rows.ids, end, [](int64_t id) { return id < 0; }) - rows.ids;
+}
 
 std::tuple<Tensor, Tensor> sample(Tensor logits, Tensor temperature, int64_t top_k, double top_p,
                                   double floor, int64_t seed, int64_t offset) {

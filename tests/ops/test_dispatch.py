@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from charlm_fast import backends, use_backend
+from charlm_fast import backends, ops, use_backend
 from charlm_fast.kernels import reference
 from charlm_fast.kernels.native import cpu as native
 from charlm_fast.ops import dispatch
@@ -119,3 +119,31 @@ def test_auto_needs_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     modules = {"cpu": bare, "reference": reference}
     monkeypatch.setattr(dispatch, "_module", modules.__getitem__)
     assert select("lstm", CPU, torch.float32) is reference
+
+
+def test_chooses_cpu_as_select_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def agree() -> bool:
+        chosen = dispatch.select("sample", torch.device("cpu"), torch.float32)
+        assert dispatch.chooses_cpu() == (chosen is native)
+        return dispatch.chooses_cpu()
+
+    if native.unavailable() is not None:
+        assert not dispatch.chooses_cpu()
+        pytest.skip("the C++ kernels are not built")
+    assert agree()
+    for name, expected in (("reference", False), ("cpu", True), ("auto", True), ("", True)):
+        monkeypatch.setenv("CHARLM_FAST_BACKEND", name)
+        assert agree() == expected
+    monkeypatch.setenv("CHARLM_FAST_BACKEND", "reference")
+    with use_backend("cpu"):
+        assert agree()
+    monkeypatch.delenv("CHARLM_FAST_BACKEND")
+    with use_backend("reference"):
+        assert not agree()
+        with use_backend("auto"):
+            assert agree()
+    monkeypatch.setattr(native, "unavailable", lambda: "it was never built")
+    assert not agree()
+    monkeypatch.setenv("CHARLM_FAST_BACKEND", "fastest")
+    with pytest.raises(ValueError, match="CHARLM_FAST_BACKEND"):
+        ops.sample(torch.zeros(2, 3))

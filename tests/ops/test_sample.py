@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm_fast import ops, use_backend
 from charlm_fast.kernels.reference.philox import uniform
@@ -85,10 +87,43 @@ def test_equal_ids_on_all_backends(V: int, count: int, name: str, sampler: Varia
         **FILTERS[name],
     )  # fmt: skip
     right_ids, right = expected(V, count, name)
-    differing = (ids.cpu() != right_ids).nonzero().flatten().tolist()
-    # A near-tie would need u within 1e-15 of a boundary: none in these draws.
-    assert differing == []
-    assert (logprobs.cpu().double() - right.double()).abs().max() <= 1e-6
+    same = ids.cpu() == right_ids
+    ties = near_ties(logits, temperature, ids.cpu(), right_ids, **FILTERS[name])
+    # Seen on none of these backends; a list, so that a new one shows where it differs and why.
+    print(f"{len(ties)} near-ties: {ties}")
+    assert all(gap < 1e-12 for *_, gap in ties) and len(ties) <= 2, ties
+    assert (logprobs.cpu().double() - right.double())[same].abs().max() <= 1e-6
+
+
+def near_ties(
+    logits: Tensor, temperature: Tensor, ids: Tensor, others: Tensor, **filters: Any
+) -> list[tuple[int, int, int, float]]:
+    """Where two draws differ: row, both ids, and how far u is from the boundary between them."""
+    found = []
+    for row in (ids != others).nonzero().flatten().tolist():
+        first, last = sorted((int(ids[row]), int(others[row])))
+        p = oracle(logits[row : row + 1], temperature[row : row + 1], **filters)[0].exp()
+        u = float(uniform(11, 5, torch.tensor([row])))
+        # Neighbours, if nothing between them can be drawn: else no near-tie excuses it.
+        between = float(p[first + 1 : last].sum())
+        found.append((row, first, last, abs(u - float(p[: first + 1].sum())) + between))
+    return found
+
+
+def test_near_ties_are_told_from_mistakes() -> None:
+    logits, temperature = torch.zeros(3, 4), torch.ones(3, dtype=torch.float64)
+    u = uniform(11, 5, torch.arange(3))
+    right = (u * 4).floor().long()
+    assert near_ties(logits, temperature, right, right) == []
+    wrong = (right + 1) % 4
+    found = near_ties(logits, temperature, wrong, right)
+    assert [row for row, *_ in found] == [0, 1, 2] and all(gap > 1e-3 for *_, gap in found)
+    # A boundary moved onto u makes it one.
+    row = int(u.argmin())
+    p = torch.tensor([[u[row], 1 - u[row]]], dtype=torch.float64).log().repeat(3, 1)
+    a, b = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    b[row] = 1
+    assert near_ties(p, temperature, a, b)[0][3] < 1e-12
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -109,9 +144,13 @@ def test_logprobs_and_possible_ids(name: str, dtype: torch.dtype, sampler: Varia
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_distribution(name: str, backend: Variant) -> None:
-    """Chi-square over a million draws with a fixed seed, through rows and through offsets."""
+    """Chi-square over a million draws with a fixed seed, through rows and through offsets.
+
+    Under Triton's interpreter, some thousand times slower, over a hundred thousand.
+    """
     serving(backend)
-    rows, offsets, V, temperature = 250_000, 4, 24, 0.9
+    interpreted = backend.backend == "triton" and backend.device == "cpu"
+    rows, offsets, V, temperature = 25_000 if interpreted else 250_000, 4, 24, 0.9
     logits = torch.randn(V, generator=torch.Generator().manual_seed(4)) * 2
     logits[5] = -math.inf
     p = oracle(logits[None], temperature, **FILTERS[name])[0].exp()
@@ -153,6 +192,66 @@ def test_a_large_vocabulary(filters: dict[str, Any], sampler: Variant) -> None:
     running = p.exp().cumsum(1)
     u = uniform(8, 0, torch.arange(6))
     assert torch.equal(ids.cpu(), (running > u[:, None]).byte().argmax(1))
+
+
+class Watch(TorchDispatchMode):
+    """Sees the operations that are dispatched, and so sends calls through the dispatcher."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(op.name())
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "shape", [(100,), (1, 100), (1, 1), (64, 100), (2, 3, 700), (1, 16384)], ids=str
+)
+def test_few_rows_are_drawn_as_by_the_operation(
+    shape: tuple[int, ...], dtype: torch.dtype, name: str, variant: Variant
+) -> None:
+    """Past torch's dispatcher or through it: the same bits, and the same use of the generator."""
+    if variant.backend != "cpu":
+        pytest.skip("only backend cpu has such a way")
+    logits = torch.randn(shape).to(dtype) * 3
+    for temperature in (0.7, 1, 0):
+        for seed in (None, 5, -1, 1 << 63):
+            torch.manual_seed(3)
+            few = ops.sample(
+                logits, temperature, seed=seed, offset=7, return_logprobs=True, **FILTERS[name]
+            )
+            after = torch.rand(1)
+            torch.manual_seed(3)
+            with Watch() as watch:
+                usual = ops.sample(
+                    logits, temperature, seed=seed, offset=7, return_logprobs=True, **FILTERS[name]
+                )
+            assert "charlm_fast::sample" in watch.seen
+            assert torch.equal(torch.rand(1), after)
+            for a, b in zip(few, usual, strict=True):
+                assert a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+            torch.manual_seed(3)
+            alone = ops.sample(logits, temperature, seed=seed, offset=7, **FILTERS[name])
+            assert torch.equal(alone, few[0])
+
+
+def test_tensors_that_are_more_than_memory() -> None:
+    """Negative views, transforms, fake tensors and a default device take the usual way."""
+    logits = torch.randn(4, 50)
+    right = ops.sample(logits, 0.8, seed=1)
+    assert torch.equal(ops.sample(torch._neg_view(-logits), 0.8, seed=1), right)
+    assert torch.equal(ops.sample(logits.t().contiguous().t(), 0.8, seed=1), right)
+    assert torch.equal(ops.sample(torch.nn.Parameter(logits), 0.8, seed=1), right)
+    with torch.device("meta"):
+        assert torch.equal(ops.sample(logits, 0.8, seed=1), right)
+        assert ops.sample(logits, 0.8).device.type == "cpu"
+    with FakeTensorMode() as mode:
+        fake = ops.sample(mode.from_tensor(logits), 0.8)
+    assert fake.shape == (4,) and fake.dtype == torch.int64
 
 
 def test_results_do_not_depend_on_threads() -> None:

@@ -8,10 +8,12 @@ from charlm_fast import _extension
 
 from . import linear_cross_entropy, lstm, lstm_backward
 from .generate import generate
-from .sample import sample
+from .sample import few_rows, is_set, sample
 
 __all__ = [
+    "few_rows",
     "generate",
+    "is_set",
     "linear_cross_entropy",
     "lstm",
     "lstm_backward",
