@@ -6,17 +6,35 @@ import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import cli
+from .presets import PRESETS
+from .resume import find_run, read_settings
 from .vocab import NAMES
 
 MODES = {
     "default_train": "train one model with the settings below",
     "diff_temp": "train one model, then show one prime continued at several temperatures",
+    "custom_train": "train many settings side by side and compare their BPC",
+    "plot_loss": "draw the loss curves of several learning rates",
 }
+SWEEPS = ("custom_train", "plot_loss")
 TEMPERATURES = (0.1, 0.5, 1.0, 2.0)
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+
+COUNTS = (
+    "n_epochs",
+    "chunk_len",
+    "batch_size",
+    "val_every",
+    "print_every",
+    "plot_every",
+    "save_every",
+)
 
 
 def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
@@ -24,6 +42,23 @@ def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"group": group, "help": help, "arguments": arguments}
     )
+
+
+# What a resumed run must not change: its checkpoint would not fit.
+FIXED = (
+    "hidden_size",
+    "n_layers",
+    "tie_weights",
+    "vocab",
+    "seed",
+    "chunk_len",
+    "batch_size",
+    "stateful",
+    "ema",
+    "val_fraction",
+    "plot_every",
+    "overwrite",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +69,31 @@ class TrainConfig:
     lr: float = option(0.005, "training", "Adam's learning rate")
     chunk_len: int = option(200, "training", "characters in a chunk")
     batch_size: int = option(1, "training", "chunks in a step; their gradients are averaged")
+    stateful: bool = option(
+        False, "training", "read the text in order, the state carried on, not random chunks"
+    )
     seed: int | None = option(None, "training", "decides all that is random (drawn anew)", type=int)
+
+    schedule: str = option(
+        "constant", "optimiser", "of the learning rate after the warm-up", choices=SCHEDULES
+    )
+    warmup: int = option(0, "optimiser", "epochs in which the learning rate rises from zero")
+    lr_end: float = option(0.0, "optimiser", "the share of lr at which linear and cosine end")
+    clip: float = option(
+        0.0, "optimiser", "largest norm of the gradient of the loss per character; 0 for none"
+    )
+    weight_decay: float = option(0.0, "optimiser", "of AdamW, decoupled; 0 for plain Adam")
+    ema: float = option(
+        0.0, "optimiser", "decay of the running average of the weights that is kept; 0 for none"
+    )
+
+    val_fraction: float = option(
+        0.0, "validation", "share of the text, at its end, to validate on and not to train on"
+    )
+    val_every: int = option(100, "validation", "epochs between two validations")
+    patience: int = option(
+        0, "validation", "stop after so many validations without a new best; 0 for never"
+    )
 
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
@@ -65,16 +124,54 @@ class TrainConfig:
     run_dir: str = option("runs", "output", "the folder of all runs")
     name: str | None = option(None, "output", "this run's folder in it (mode and time)", type=str)
     overwrite: bool = option(False, "output", "write into a folder that is not empty")
+    save_every: int = option(500, "output", "epochs between two checkpoints to resume from")
+    resume: str | None = option(
+        None,
+        "output",
+        "go on with a killed or finished run (the newest, or that of --name)",
+        metavar="RUN",
+        nargs="?",
+        const="",
+        type=str,
+    )
+    tensorboard: bool = option(False, "output", "also log for TensorBoard, into the run's folder")
 
     device: str = option("cpu", "machine", "such as cpu, cuda")
     threads: int | None = option(None, "machine", "CPU threads (PyTorch's choice)", type=int)
+    precision: str = option(
+        "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
+    )
 
     def __post_init__(self) -> None:
-        for name in ("n_epochs", "chunk_len", "batch_size", "print_every", "plot_every"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 1")
+        for name in ("warmup", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 0")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"--lr: got {self.lr}, expected a positive number")
+        for name in ("clip", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--{name}: got {value}, expected 0 or a positive number")
+        if not 0 <= self.lr_end <= 1:
+            raise ValueError(f"--lr_end: got {self.lr_end}, expected a share of lr from 0 to 1")
+        for name in ("ema", "val_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name}: got {getattr(self, name)}, expected at least 0 and less than 1"
+                )
+        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"--{name}: got {getattr(self, name)!r}, expected {' or '.join(choices)}"
+                )
+        if self.patience and not self.val_fraction:
+            raise ValueError(
+                f"--patience: got {self.patience} without a validation text, expected "
+                "--val_fraction with it, such as 0.05"
+            )
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads: got {self.threads}, expected at least 1")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
@@ -85,28 +182,114 @@ class TrainConfig:
             raise ValueError(f"--name: got {self.name!r}, expected a folder's name without a path")
 
 
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """What ``--custom_train`` and ``--plot_loss`` take besides. Each field is a flag."""
+
+    grid: str | None = option(
+        None,
+        "many settings",
+        "for --custom_train: 'hidden_size=64,128 lr=0.001,0.005', or a JSON or TOML file "
+        "(the reference's nine settings)",
+        type=str,
+    )
+    lrs: str | None = option(
+        None, "many settings", "for --plot_loss: 0.001,0.005 (the reference's five)", type=str
+    )
+    seeds: str | None = option(None, "many settings", "train each with each: 0,1,2", type=str)
+    jobs: int | None = option(
+        None, "many settings", "models at a time (one a core, or one a GPU)", type=int
+    )
+    log: str = option("experiment_logs.csv", "many settings", "--custom_train appends to it")
+
+
 def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
     """The mode and the configuration that a command line asks for."""
+    mode, values = parse_flags(argv)
+    return mode, TrainConfig(**values)
+
+
+def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+    """The mode, and the fields that a preset or a flag sets; flags go first.
+
+    They are fields of TrainConfig, and with a mode of :data:`SWEEPS` also of SweepConfig.
+    """
     parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
-    modes = parser.add_argument_group("mode").add_mutually_exclusive_group(required=True)
+    group = parser.add_argument_group("mode")
+    modes = group.add_mutually_exclusive_group()
     for mode, text in MODES.items():
         modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
+    group.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings that other flags override: "
+        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
+    )
+    add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
+    values = vars(parser.parse_args(argv))
+    mode, preset = values.pop("mode"), values.pop("preset")
+    if mode is None:
+        if preset is None and "resume" not in values:
+            parser.error(
+                f"one of the arguments {' '.join(f'--{name}' for name in MODES)} is required"
+            )
+        mode = "default_train"
+    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
+    if many and mode not in SWEEPS:
+        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+    for name in ("data", "test", "temperatures"):
+        if name in values:
+            values[name] = tuple(values[name])
+    if "resume" in values:
+        if preset is not None:
+            parser.error("argument --preset: not allowed with --resume, which keeps the settings")
+        if mode in SWEEPS:
+            parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
+        return resumed(values)
+    settings = PRESETS[preset].settings if preset else {}
+    return mode, {**settings, **values}
+
+
+def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]) -> None:
+    """A flag for each field, of which the parsed arguments hold those that were given."""
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in dataclasses.fields(TrainConfig):
-        group = field.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        arguments = {"help": field.metadata["help"], **field.metadata["arguments"]}
+    for field in fields:
+        name = field.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        arguments = {
+            "help": field.metadata["help"],
+            "default": argparse.SUPPRESS,  # only what was given counts
+            **field.metadata["arguments"],
+        }
         if isinstance(field.default, bool):
             arguments["action"] = "store_true"
         else:
             arguments.setdefault("type", type(field.default))
-            arguments["default"] = field.default
             if field.default not in (None, ()):
-                arguments["help"] += " (%(default)s)"
-        groups[group].add_argument(f"--{field.name}", **arguments)
-    values = vars(parser.parse_args(argv))
-    mode = values.pop("mode")
-    for name in ("data", "test", "temperatures"):
-        values[name] = tuple(values[name])
-    return mode, TrainConfig(**values)
+                arguments["help"] += f" ({field.default})"
+        groups[name].add_argument(f"--{field.name}", **arguments)
+
+
+def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The mode and fields of a run to go on with, where flags change them.
+
+    Raises:
+        ValueError: there is no such run, or a flag would change what must stay.
+    """
+    run_dir = values.get("run_dir", TrainConfig.run_dir)
+    run = find_run(values["resume"], run_dir, values.get("name"))
+    saved = read_settings(run)
+    for name in FIXED:
+        if name in values and values[name] != saved.get(name):
+            raise ValueError(
+                f"--{name}: got {values[name]!r}, but {run} was started with {saved.get(name)!r}, "
+                "which a resumed run keeps; leave the flag out"
+            )
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    settings = {name: value for name, value in saved.items() if name in fields}
+    for name in ("data", "test"):
+        settings[name] = tuple(settings.get(name) or ())
+    settings["temperatures"] = tuple(settings.get("temperatures", TEMPERATURES))
+    place = {"run_dir": str(run.parent), "name": run.name, "resume": str(run), "overwrite": False}
+    return str(saved.get("mode", "default_train")), {**settings, **values, **place}

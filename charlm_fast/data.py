@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,45 @@ class Corpus:
         """The same corpus on another device."""
         return Corpus(self.ids.to(device), self.vocabulary, self.origin)
 
+    def split(self, fraction: float) -> tuple[Corpus, Corpus | None]:
+        """The text to train on, and the last ``fraction`` of the characters to validate on.
+
+        The parts share no character. None if the fraction is 0.
+
+        Raises:
+            ValueError: a part has fewer than two characters.
+        """
+        if not fraction:
+            return self, None
+        cut = len(self.ids) - round(len(self.ids) * fraction)
+        if cut < 2 or len(self.ids) - cut < 2:
+            raise ValueError(
+                f"--val_fraction: got {fraction}, which parts {len(self.ids):,} characters into "
+                f"{cut:,} and {len(self.ids) - cut:,}, expected at least 2 in each"
+            )
+        first, second = (
+            Corpus(part, self.vocabulary, self.origin) for part in (self.ids[:cut], self.ids[cut:])
+        )
+        return first, second
+
+    def checksum(self) -> int:
+        """A CRC-32 of the ids, by which a resumed run knows its text."""
+        return zlib.crc32(self.ids.cpu().numpy().data)
+
+    def check_length(self, chunk_len: int) -> int:
+        """The number of places where a chunk can start.
+
+        Raises:
+            ValueError: it is none, the text having fewer than chunk_len + 1 characters.
+        """
+        starts = len(self.ids) - chunk_len
+        if starts < 1:
+            raise ValueError(
+                f"text: got {len(self.ids)} characters, expected at least {chunk_len + 1}, one "
+                "more than chunk_len; give a longer text or a smaller chunk_len"
+            )
+        return starts
+
     def random_training_set(
         self, chunk_len: int, batch_size: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -177,12 +217,7 @@ class Corpus:
         Raises:
             ValueError: the text has fewer than T + 1 characters.
         """
-        starts = len(self.ids) - chunk_len
-        if starts < 1:
-            raise ValueError(
-                f"text: got {len(self.ids)} characters, expected at least {chunk_len + 1}, one "
-                "more than chunk_len; give a longer text or a smaller chunk_len"
-            )
+        starts = self.check_length(chunk_len)
         if len(self._offsets) != chunk_len + 1:
             self._offsets = torch.arange(chunk_len + 1).unsqueeze(1)
         index = torch.randint(starts, (batch_size,), generator=generator) + self._offsets

@@ -131,7 +131,7 @@ class CharLM(nn.Module):
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
         decoder = self.decoder
-        if self._drops():
+        if self._drops() or self._lowered():
             y, state = self._hidden(ids, state)
             loss = ops.linear_cross_entropy(
                 y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), "sum"
@@ -148,6 +148,13 @@ class CharLM(nn.Module):
     def _drops(self) -> bool:
         return bool(self.training and self.dropout and self.num_layers > 1)
 
+    def _lowered(self) -> torch.dtype | None:
+        """The dtype that autocast asks for; None without it, and on the CPU, which has float32."""
+        device, dtype = self.encoder.weight.device.type, self.encoder.weight.dtype
+        if device == "cpu" or dtype == torch.float64 or not torch.is_autocast_enabled(device):
+            return None
+        return torch.get_autocast_dtype(device)
+
     def _state(self, ids: Tensor, state: State | None) -> State:
         """The state to start from, once ids are checked."""
         if ids.dim() != 2 or ids.numel() == 0:
@@ -160,16 +167,20 @@ class CharLM(nn.Module):
         h, c = self._state(ids, state)
         embedding = self.encoder.weight
         layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights]
+        dtype, lowered = h.dtype, self._lowered()
+        if lowered is not None:  # the state stays as wide as the parameters
+            embedding, h, c = embedding.to(lowered), h.to(lowered), c.to(lowered)
+            layers = [[w.to(lowered) for w in layer] for layer in layers]
         if not self._drops():
             y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
-            return y, (h, c)
+            return y, (h.to(dtype), c.to(dtype))
         y, states = embedding, []
         for k, layer in enumerate(layers):
             y = F.dropout(y, self.dropout) if k else y
             first = ids if k == 0 else None
             y, *last = ops.lstm(y, h[k : k + 1], c[k : k + 1], layer, ids=first)
             states.append(last)
-        h, c = (torch.cat(parts) for parts in zip(*states, strict=True))
+        h, c = (torch.cat(parts).to(dtype) for parts in zip(*states, strict=True))
         return y, (h, c)
 
     def initial_state(self, batch: int, state: State | None) -> State:

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .config import TrainConfig
 from .files import write_text
 from .model import CharLM
+from .snapshot import FILE as CHECKPOINT
+from .snapshot import Snapshot, discard_parts
+from .snapshot import write as write_snapshot
 
 
 @dataclass
@@ -24,19 +28,42 @@ class History:
     epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    # Epoch, bits per character and seconds of each validation.
+    validations: list[tuple[int, float, float]] = field(default_factory=list)
 
     def append(self, epoch: int, loss: float, seconds: float) -> None:
         self.epochs.append(epoch)
         self.losses.append(loss)
         self.seconds.append(seconds)
 
+    def add_validation(self, epoch: int, bits: float, seconds: float) -> None:
+        self.validations.append((epoch, bits, seconds))
+
+    def save(self) -> dict[str, Tensor]:
+        """The curves as tensors (N, 3), float64."""
+        points = list(zip(self.epochs, self.losses, self.seconds, strict=True))
+        return {
+            name: torch.tensor(rows, dtype=torch.float64).view(-1, 3)
+            for name, rows in (("points", points), ("validations", self.validations))
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        points = tensors["points"].tolist()
+        self.epochs = [int(row[0]) for row in points]
+        self.losses = [row[1] for row in points]
+        self.seconds = [row[2] for row in points]
+        self.validations = [(int(e), b, s) for e, b, s in tensors["validations"].tolist()]
+
 
 def claim(config: TrainConfig, mode: str) -> Path:
-    """Make the folder of a new run.
+    """Make the folder of a new run, or find that of one to resume.
 
     Raises:
         ValueError: it holds something already and ``--overwrite`` was not given.
     """
+    if config.resume is not None:
+        discard_parts(Path(config.resume))
+        return Path(config.resume)
     parent = Path(config.run_dir)
     if config.name is not None:
         path = parent / config.name
@@ -45,6 +72,7 @@ def claim(config: TrainConfig, mode: str) -> Path:
                 f"--name: {path} exists; choose another name, or write over it with --overwrite"
             )
         path.mkdir(parents=True, exist_ok=True)
+        (path / CHECKPOINT).unlink(missing_ok=True)  # of the run that is written over
         return path
     stem = f"{mode}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -59,18 +87,32 @@ def claim(config: TrainConfig, mode: str) -> Path:
 
 
 class RunFiles:
-    """Writes config.json, metrics.csv, samples.txt, loss.png and model/ of a run.
+    """Writes config.json, metrics.csv, validation.csv, samples.txt, loss.png and model/ of a run.
 
     The metrics and samples grow while the run goes on; the rest is replaced as a whole.
+
+    Args:
+        path: the run's folder.
+        history: the points that metrics.csv starts with, of a run that goes on.
+        samples: the bytes of samples.txt that stay.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, history: History | None = None, samples: int = 0) -> None:
         self.path = path
+        history = history or History()
         # Open for the whole run: closed by close() or finish().
         self._metrics = open(path / "metrics.csv", "w", newline="", encoding="utf-8")  # noqa: SIM115
         self._rows = csv.writer(self._metrics)
         self._rows.writerow(["epoch", "loss", "seconds"])
-        self._samples = open(path / "samples.txt", "w", newline="\n", encoding="utf-8")  # noqa: SIM115
+        for point in zip(history.epochs, history.losses, history.seconds, strict=True):
+            self.add_metrics(*point)
+        self._validations = history.validations[:]
+        if self._validations:
+            self._write_validations()
+        else:
+            (path / "validation.csv").unlink(missing_ok=True)
+        self._samples = open(path / "samples.txt", "ab")  # noqa: SIM115
+        self._samples.truncate(samples)
 
     def write_config(self, config: TrainConfig, **more: Any) -> None:
         values = {**dataclasses.asdict(config), **more, "torch": torch.__version__}
@@ -79,10 +121,23 @@ class RunFiles:
     def add_metrics(self, epoch: int, loss: float, seconds: float) -> None:
         self._rows.writerow([epoch, f"{loss:.6f}", f"{seconds:.3f}"])
 
+    def add_validation(self, epoch: int, bits: float, seconds: float) -> None:
+        self._validations.append((epoch, bits, seconds))
+        self._write_validations()
+
+    def _write_validations(self) -> None:
+        rows = [f"{epoch},{bits:.6f},{seconds:.3f}" for epoch, bits, seconds in self._validations]
+        write_text(self.path / "validation.csv", "\n".join(["epoch,bpc,seconds", *rows, ""]))
+
     def add_sample(self, line: str, sample: str) -> None:
-        self._samples.write(f"{line}\n{sample}\n\n")
+        self._samples.write(f"{line}\n{sample}\n\n".encode())
         self._samples.flush()
         self._metrics.flush()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the checkpoint that the run resumes from."""
+        snapshot.values["samples"] = self._samples.tell()
+        write_snapshot(self.path, snapshot)
 
     def close(self) -> None:
         self._samples.close()

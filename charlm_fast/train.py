@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from . import cli, generation
-from .config import TrainConfig, parse
+from . import cli, generation, snapshot
+from .config import SWEEPS, TrainConfig, parse_flags
 from .data import Corpus, Source, find_source, named_source
 from .evaluate import evaluate_source
+from .fit import Outcome, check_machine, fit
 from .model import CharLM
-from .runs import History, RunFiles, claim
+from .reports import Reports
+from .runs import History, claim
+from .signals import stop_signals
+from .snapshot import Snapshot
+from .workers import Workers, join
 
 TEST_VARIABLE = "CHARLM_FAST_TEST_DATA"
-
-Report = Callable[[int, float, float], None]
 
 
 def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
@@ -53,130 +56,159 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def fit(
-    model: CharLM,
-    corpus: Corpus,
-    config: TrainConfig,
-    history: History,
-    on_point: Report | None = None,
-    on_report: Report | None = None,
-) -> None:
-    """Train a model. An epoch is one step of Adam on ``batch_size`` random chunks.
-
-    The loss of a chunk is the cross-entropy summed over its characters; with several chunks the
-    mean of their losses. What is reported is divided by ``chunk_len``: nats per character.
-
-    Args:
-        corpus: on the model's device.
-        history: gets a point each ``plot_every`` epochs: the mean loss of those epochs. It is
-            complete up to the last point when this is interrupted.
-        on_point: called with epoch, loss and seconds at each point.
-        on_report: called with epoch, current loss and seconds each ``print_every`` epochs.
-
-    Raises:
-        ValueError: the text is too short.
-        FloatingPointError: the loss is not finite.
-    """
-    parameters = list(model.parameters())
-    optimizer = torch.optim.Adam(parameters, config.lr, fused=True)
-    generator = torch.Generator().manual_seed(config.seed or 0)
-    # The losses of a window stay on the device: reading one would make it wait for each step.
-    window = torch.zeros(config.plot_every, device=model.encoder.weight.device)
-    model.train()
-    start = time.perf_counter()
-    epochs = range(1, config.n_epochs + 1)
-    for epoch in tqdm(epochs, unit="epoch", disable=None, mininterval=0.5, leave=False):
-        ids, targets = corpus.random_training_set(config.chunk_len, config.batch_size, generator)
-        loss, _ = model.loss(ids, targets, reduction="sum")
-        if config.batch_size > 1:
-            loss = loss / config.batch_size
-        loss.backward()
-        optimizer.step()
-        for parameter in parameters:
-            parameter.grad = None
-        position = (epoch - 1) % config.plot_every
-        window[position] = loss.detach()
-        if position == config.plot_every - 1:
-            mean = float(window.mean()) / config.chunk_len
-            if not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"the loss is {mean} at epoch {epoch}; try a smaller --lr than {config.lr}"
-                )
-            seconds = time.perf_counter() - start
-            history.append(epoch, mean, seconds)
-            if on_point is not None:
-                on_point(epoch, mean, seconds)
-        if epoch % config.print_every == 0 and on_report is not None:
-            on_report(epoch, float(loss.detach()) / config.chunk_len, time.perf_counter() - start)
-
-
 def train(config: TrainConfig, mode: str = "default_train") -> int:
     """One whole run: text, model, training, files, score. Returns the exit code."""
-    seed = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
-    config = dataclasses.replace(config, seed=seed)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = cli.device(config.device)
+    with join(cli.device(config.device)) as workers:
+        try:
+            return _train(config, mode, workers)
+        except FloatingPointError:
+            if workers.first:  # all workers raise it, and one tells
+                raise
+            return 2
+        except RuntimeError as error:
+            if workers.count == 1 or isinstance(error, cli.MISTAKES):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ConnectionError(
+                f"process {workers.rank} of {workers.count} cannot go on, most likely because "
+                f"another one ended ({reason}); go on from the last checkpoint with --resume"
+            ) from error
+
+
+def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
+    seed = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
+    seed = int(workers.tell_text(str(seed)))
+    config = dataclasses.replace(config, seed=seed)
     generation.check_arguments(config.sample_len, config.temperature, None, None, None)
-    test = _test_source(config)
+    check_machine(config, workers, workers.device)
+    test = test_source(config)
     source = find_source(config.data)
     corpus = Corpus.load(source, config.vocab)
-    print(f"text: {len(corpus):,} characters, {corpus.origin}")
-    corpus.random_training_set(config.chunk_len, 1)  # long enough?
+    if workers.first:
+        print(f"text: {len(corpus):,} characters, {corpus.origin}")
+    corpus.split(config.val_fraction)[0].check_length(config.chunk_len)
     if corpus.vocabulary.encode(config.prime).numel() == 0:
         raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")
-    model = build_model(config, corpus)
-    torch.manual_seed(seed)  # dropout's masks
-    files = RunFiles(claim(config, mode))
-    files.write_config(config, mode=mode, text=corpus.origin, characters=len(corpus))
-    print(f"run: {files.path}, seed {seed}")
-
-    def report(epoch: int, loss: float, seconds: float) -> None:
-        percent = 100 * epoch / config.n_epochs
-        line = f"[{_clock(seconds)} ({epoch} {percent:.0f}%) {loss:.4f}]"
-        sample = model.generate(
-            config.prime, config.sample_len, config.temperature, seed=(seed + epoch) % (1 << 63)
-        )
-        files.add_sample(line, sample)
-        tqdm.write(f"{line}\n{sample}\n", file=sys.stdout)
-
+    model = build_model(config, corpus).to(workers.device)
+    torch.manual_seed(seed + workers.rank)  # dropout's masks
+    begun = _read_snapshot(config, corpus)
     history = History()
+    if begun:
+        history.load(begun.group("history"))
+    reports = None
+    if workers.first:
+        path = claim(config, mode)
+        reports = Reports(path, config, model, corpus.checksum(), history, begun)
+        reports.files.write_config(
+            dataclasses.replace(config, resume=None),
+            mode=mode,
+            text=corpus.origin,
+            characters=len(corpus),
+        )
+        again = f", going on after epoch {begun.values['epoch']}" if begun else ""
+        print(f"run: {path}, seed {seed}{again}")
+    workers.wait()  # none trains before the folder is there
     start = time.perf_counter()
-    code = 0
     try:
-        with flushed_denormals():
-            fit(model, corpus.to(device), config, history, files.add_metrics, report)
-    except KeyboardInterrupt:
-        print(f"interrupted; saving what there is in {files.path}", file=sys.stderr)
-        code = 130
-    except BaseException:
-        files.close()
-        raise
+        outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
+    except FloatingPointError as error:
+        if reports is None:
+            raise
+        raise FloatingPointError(f"{error}; {reports.rescue()}") from error
+    finally:
+        if reports:
+            reports.close()
+    if not reports:
+        return code
     seconds = time.perf_counter() - start
-    files.finish(model, history, notes=_notes(config, corpus, history))
+    reports.files.finish(model, history, notes=_notes(config, corpus, history))
     if history.losses:
         print(f"min loss: {min(history.losses):.4f}")
-    if code == 0:
-        characters = config.n_epochs * config.chunk_len * config.batch_size
+    if history.validations:
+        epoch, bits, _ = min(history.validations, key=lambda row: row[1])
+        print(f"best validation BPC: {bits:.4f} at epoch {epoch}, the model that is kept")
+    if outcome and outcome.reason == "early":
+        print(f"stopped at epoch {outcome.epoch}: {config.patience} validations without a better")
+    if code == 0 and outcome:
         if test is not None:
             score = evaluate_source(model, test)
             bits = score.bits_per_character
             print(f"BPC: {bits:.4f} ({test.origin}, {score.characters:,} characters)")
+        trained = outcome.epoch - (begun.values["epoch"] if begun else 0)
+        characters = trained * config.chunk_len * config.batch_size
         print(f"time: {seconds:.1f} s, {characters / seconds:,.0f} characters/s")
-    print(f"saved: {files.path} (config.json, metrics.csv, samples.txt, loss.png, model/)")
+    print(f"saved: {reports.files.path} (config.json, metrics.csv, samples.txt, loss.png, model/)")
     return code
 
 
-def _test_source(config: TrainConfig) -> Source | None:
+def _read_snapshot(config: TrainConfig, corpus: Corpus) -> Snapshot | None:
+    """The checkpoint to go on from; None for a new run, or one killed before its first."""
+    if config.resume is None:
+        return None
+    found = snapshot.read(Path(config.resume))
+    if found and found.values.get("text") != corpus.checksum():
+        raise ValueError(
+            f"--data: {corpus.origin} is not the text that {config.resume} was trained on; "
+            "name that text"
+        )
+    return found
+
+
+def _fit(
+    model: CharLM,
+    corpus: Corpus,
+    config: TrainConfig,
+    history: History,
+    begun: Snapshot | None,
+    workers: Workers,
+    reports: Reports | None,
+) -> tuple[Outcome | None, int]:
+    """Train until the end or a signal; the outcome, None if it was cut off, and the exit code."""
+    try:
+        with flushed_denormals(), stop_signals(patient=workers.count > 1) as stop:
+            outcome = fit(
+                model,
+                corpus.to(workers.device),
+                config,
+                history,
+                reports.on_point if reports else None,
+                reports.on_report if reports else None,
+                on_validation=reports.on_validation if reports else None,
+                on_save=reports.on_save if reports else _ignore,
+                resume=begun,
+                stop=stop,
+                workers=workers,
+            )
+    except KeyboardInterrupt:  # the second one, or one in mid-step
+        if reports:
+            print(f"interrupted; saving what there is in {reports.files.path}", file=sys.stderr)
+        return None, 130
+    if outcome.reason != "stopped":
+        return outcome, 0
+    if reports:
+        what = "terminated" if stop.number == signal.SIGTERM else "interrupted"
+        path = reports.files.path
+        print(
+            f"{what}; saving what there is in {path}; go on after epoch {outcome.epoch} with: "
+            f"python -m charlm_fast.train --resume {path}",
+            file=sys.stderr,
+        )
+    return outcome, 128 + (stop.number or signal.SIGINT)
+
+
+def _ignore(state: Snapshot) -> None:
+    """Only the first worker writes, but all take part in a snapshot."""
+
+
+def test_source(config: TrainConfig) -> Source | None:
+    """The text to score: ``--test``, else the variable CHARLM_FAST_TEST_DATA, else none."""
     if config.test:
         return named_source(config.test, "--test")
     if variable := os.environ.get(TEST_VARIABLE):
         return named_source(variable.split(os.pathsep), TEST_VARIABLE)
     return None
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}m {int(seconds) % 60}s"
 
 
 def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
@@ -189,7 +221,12 @@ def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    mode, config = parse(argv)
+    mode, values = parse_flags(argv)
+    if mode in SWEEPS:
+        from . import sweep
+
+        return sweep.main(mode, values)
+    config = TrainConfig(**values)
     if mode == "diff_temp":
         from .diff_temp import train_and_compare
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from charlm_fast.config import TrainConfig, parse
+from charlm_fast.config import SweepConfig, TrainConfig, parse, parse_flags
 
 
 def test_defaults_are_those_of_the_reference():
@@ -21,7 +21,17 @@ def test_every_field_is_a_flag():
         "lr": 0.1,
         "chunk_len": 5,
         "batch_size": 3,
+        "stateful": True,
         "seed": 11,
+        "schedule": "cosine",
+        "warmup": 5,
+        "lr_end": 0.1,
+        "clip": 1.0,
+        "weight_decay": 0.01,
+        "ema": 0.99,
+        "val_fraction": 0.1,
+        "val_every": 4,
+        "patience": 6,
         "hidden_size": 32,
         "n_layers": 4,
         "dropout": 0.5,
@@ -38,10 +48,13 @@ def test_every_field_is_a_flag():
         "run_dir": "elsewhere",
         "name": "one",
         "overwrite": True,
+        "save_every": 8,
+        "tensorboard": True,
         "device": "cuda",
         "threads": 2,
+        "precision": "bfloat16",
     }
-    assert given.keys() == {f.name for f in dataclasses.fields(TrainConfig)}
+    assert given.keys() | {"resume"} == {f.name for f in dataclasses.fields(TrainConfig)}
     argv = ["--default_train"]
     for name, value in given.items():
         argv.append(f"--{name}")
@@ -50,13 +63,32 @@ def test_every_field_is_a_flag():
     assert parse(argv)[1] == TrainConfig(**given)
 
 
+def test_every_field_of_a_sweep_is_a_flag():
+    given = {"grid": "lr=1", "lrs": "1,2", "seeds": "3,4", "jobs": 5, "log": "elsewhere.csv"}
+    assert given.keys() == {f.name for f in dataclasses.fields(SweepConfig)}
+    argv = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    assert parse_flags(["--custom_train", *argv]) == ("custom_train", given)
+    assert parse_flags(["--plot_loss", "--lr", "1"]) == ("plot_loss", {"lr": 1.0})
+
+
 def test_help_groups_the_flags(capsys):
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    for words in ("mode:", "training:", "model:", "text:", "reports:", "output:", "machine:"):
+    for words in (
+        "mode:",
+        "training:",
+        "optimiser:",
+        "validation:",
+        "model:",
+        "text:",
+        "reports:",
+        "output:",
+        "machine:",
+    ):
         assert f"\n{words}" in out
+    assert "\nmany settings:" in out
     assert "learning rate (0.005)" in out
     for field in dataclasses.fields(TrainConfig):
         assert f"--{field.name}" in out
@@ -65,9 +97,14 @@ def test_help_groups_the_flags(capsys):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ([], "one of the arguments --default_train --diff_temp is required"),
+        (
+            [],
+            "one of the arguments --default_train --diff_temp --custom_train --plot_loss is required",
+        ),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
+        (["--plot_loss", "--resume", "x"], "--resume: not allowed with --plot_loss"),
+        (["--default_train", "--jobs", "2"], "--jobs goes with --custom_train and --plot_loss"),
         (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
     ],
 )
@@ -95,6 +132,20 @@ def test_bad_flags_are_one_line(argv, message, capsys):
         ("name", ""),
         ("name", ".."),
         ("name", "a/b"),
+        ("val_every", 0),
+        ("save_every", 0),
+        ("warmup", -1),
+        ("patience", -1),
+        ("patience", 3),  # nothing to validate on
+        ("clip", -1.0),
+        ("clip", float("inf")),
+        ("weight_decay", float("nan")),
+        ("lr_end", 1.5),
+        ("ema", 1.0),
+        ("val_fraction", 1.0),
+        ("val_fraction", float("nan")),
+        ("schedule", "step"),
+        ("precision", "float16"),
     ],
 )
 def test_bad_values_name_their_flag(name, value):

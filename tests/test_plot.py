@@ -1,6 +1,22 @@
 import sys
 
-from charlm_fast.plot import plot_losses
+import matplotlib.figure
+import pytest
+
+from charlm_fast.plot import plot_losses, plot_scores, smoothed
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """All figures that were saved."""
+    found = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure,
+        "savefig",
+        lambda self, *a, **k: found.append(self) or save(self, *a, **k),
+    )
+    return found
 
 
 def test_writes_a_png_that_shows_the_curve(tmp_path):
@@ -19,3 +35,40 @@ def test_no_curve_yet(tmp_path):
     plot_losses(tmp_path / "loss.png", {})
     plot_losses(tmp_path / "loss.png", {"a": ([], [])})
     assert (tmp_path / "loss.png").stat().st_size > 0
+
+
+def test_at_most_ten_curves_a_figure(tmp_path, figures):
+    curves = {f"curve {k}": ([1, 2], [k, k + 1]) for k in range(21)}
+    names = plot_losses(tmp_path / "loss.png", curves)
+    assert [n.name for n in names] == ["loss.png", "loss-2.png", "loss-3.png"]
+    legends = [
+        [text.get_text() for text in figure.axes[0].get_legend().get_texts()] for figure in figures
+    ]
+    assert [len(labels) for labels in legends] == [10, 10, 1]
+    assert [label for labels in legends for label in labels] == list(curves)
+    for figure in figures:
+        axes = figure.axes[0]
+        assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "loss (nats per character)"
+        assert len({line.get_color() for line in axes.get_lines()}) == len(axes.get_lines())
+
+
+def test_a_long_curve_is_its_mean_over_ten_points_with_the_points_behind(tmp_path, figures):
+    epochs, losses = list(range(100)), [float(k % 2) for k in range(100)]
+    plot_losses(tmp_path / "loss.png", {"a": (epochs, losses)})
+    faint, mean = figures[0].axes[0].get_lines()
+    assert list(faint.get_ydata()) == losses and faint.get_alpha() < 0.5
+    assert list(mean.get_ydata())[9:] == [0.5] * 91
+    assert smoothed([1, 2, 3], [2, 4, 9])[1] == [2, 3, 5]
+
+
+def test_scores(tmp_path, figures):
+    plot_scores(tmp_path / "bpc.png", {"best": [2.0, 2.2], "other": [2.5]})
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["best", "other"]
+    assert axes.yaxis_inverted() and "bits per character" in axes.get_xlabel()
+    assert sorted(map(tuple, axes.collections[0].get_offsets().data)) == [
+        (2, 0),
+        (2.2, 0),
+        (2.5, 1),
+    ]
+    assert (tmp_path / "bpc.png").read_bytes().startswith(b"\x89PNG")

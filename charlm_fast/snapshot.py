@@ -1,0 +1,78 @@
+"""The state of a run in mid-course as one file: tensors, and JSON in the header. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .checkpoint import CheckpointError
+from .files import replacing
+
+FILE = "checkpoint.safetensors"
+FORMAT = 1
+
+
+@dataclass
+class Snapshot:
+    """What a run needs to go on: numbers that JSON holds exactly, and tensors by name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with ``prefix.``, without it."""
+        start = prefix + "."
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def kept(self) -> dict[str, Tensor]:
+        """The parameters that a run would end with now: the best, the averaged or the last."""
+        return self.group("best") or self.group("average") or self.group("model")
+
+
+def write(directory: Path, snapshot: Snapshot) -> None:
+    """Replace a run's snapshot; a reader finds the old one or the new one, never a part."""
+    from safetensors.torch import save_file
+
+    header = {"charlm_fast": json.dumps({"format": FORMAT, **snapshot.values})}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
+    with replacing(directory / FILE) as beside:
+        save_file(tensors, str(beside), metadata=header)
+
+
+def read(directory: Path) -> Snapshot | None:
+    """A run's snapshot, or None if it was killed before the first one.
+
+    Raises:
+        CheckpointError: the file is truncated or foreign.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            values = json.loads((file.metadata() or {}).get("charlm_fast", "{}"))
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path}: not a training checkpoint of this release; train anew"
+                )
+            return Snapshot(values, {name: file.get_tensor(name) for name in list(file.keys())})
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: truncated or not a safetensors file ({error}); copy it again or train anew"
+        ) from error
+
+
+def discard_parts(directory: Path) -> None:
+    """Remove what a killed process had begun to write."""
+    for path in directory.glob(".*.tmp"):
+        if os.path.isfile(path):
+            path.unlink(missing_ok=True)
