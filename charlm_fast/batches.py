@@ -85,8 +85,8 @@ class Streams:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.position = int(tensors["position"])
-        h, c = (self.workers.part(tensors[name]).to(self.ring.device) for name in ("h", "c"))
-        self.state = (h.contiguous(), c.contiguous())
+        h, c = (self.workers.part(tensors[name]).contiguous() for name in ("h", "c"))
+        self.state = (h.to(self.ring.device), c.to(self.ring.device))
 
 
 def batches(

@@ -81,7 +81,8 @@ class Progress:
             "best": [self.best.bits, self.best.epoch] if self.best else None,
             "workers": self.workers.count,
         }
-        return Snapshot(values, tensors)
+        # On a GPU the copies lie in the machine's memory, which is where a file is written from.
+        return Snapshot(values, {name: t.to("cpu", copy=True) for name, t in tensors.items()})
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:
@@ -106,7 +107,7 @@ class Progress:
             parameter.copy_(snapshot.tensors[f"model.{name}"])
             state = {key: adam[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[parameter] = {
-                key: value.to(parameter.device) for key, value in state.items()
+                key: value.to(parameter.device, copy=True) for key, value in state.items()
             }
         if self.average:
             for name, value in zip(self.named, self.average.tensors, strict=True):
@@ -114,7 +115,7 @@ class Progress:
         device = self.parameters[0].device
         if values["best"]:
             bits, epoch = values["best"]
-            best = {name: v.to(device) for name, v in snapshot.group("best").items()}
+            best = {name: v.to(device, copy=True) for name, v in snapshot.group("best").items()}
             self.best = Best(bits, epoch, best)
         self.batches.load(snapshot.group("batches"))
         if values["workers"] == self.workers.count:
