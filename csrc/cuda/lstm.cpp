@@ -1,13 +1,32 @@
-// Drivers of the CUDA LSTM: a loop over layers and steps in C++, one product and one fused cell
-// kernel a step. The product over all rows of the input is one GEMM a layer, before the loop;
-// bias and folded table rows are added in the cell kernel. Bound at small batches by the two
-// launches a step: a CUDA graph of the whole call removes the host's share.
+// Drivers of the CUDA LSTM, layer by layer. The product over all rows of the input is one GEMM a
+// layer, before the steps; bias and folded table rows are added in the kernels. The steps of a
+// layer are one launch where plan.cpp finds that its recurrent weights fit on the chip, else a
+// loop of one product and one fused cell kernel a step, bound at small batches by the two
+// launches: a CUDA graph of the whole call removes the host's share.
 #include "lstm.h"
 
 #include "driver.h"
+#include "sequence.h"
 
 namespace charlm {
 namespace cuda {
+namespace {
+
+SequencePlan plan_for(const Tensor& like, int64_t H, int64_t B, bool projected, bool packed,
+                      bool backward) {
+  SequenceShape shape = {};
+  shape.hidden = H;
+  shape.batch = B;
+  shape.element = static_cast<int>(like.element_size());
+  shape.projected = projected;
+  shape.packed = packed;
+  shape.backward = backward;
+  DeviceFacts device = {};
+  check(device_facts(&device), "plan");
+  return plan_sequence(shape, device);
+}
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
                                                         std::optional<Tensor> batch_sizes,
@@ -46,6 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
   }
   Tensor sums = torch::stable::new_empty(x, {B, 4 * H}, compute);
   Tensor scratch = torch::stable::new_empty(x, {has_proj && !save ? B : 0, H});
+  const SequencePlan plan = plan_for(x, H, B, has_proj, batch_sizes.has_value(), false);
+  const Tensor exchange = torch::stable::new_empty(x, {plan.exchange}, compute);
   std::optional<Tensor> pre;
   for (int64_t l = 0; l < L; ++l) {
     const LayerWeights& layer = layers[l];
@@ -59,6 +80,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
     if (save) outputs = l + 1 < L ? reserve.inner_of(l) : torch::stable::view(y, {N, R});
     const Tensor hidden = !has_proj ? outputs : save ? reserve.hidden_of(l) : scratch;
 
+    if (plan.kernel != SequenceKernel::kPerStep) {
+      SequenceForward all = {};
+      all.steps = steps.count;
+      all.B = B;
+      all.H = H;
+      all.reverse = reverse;
+      all.weights = pointer(layer.w_hh);
+      all.pre = pointer(*pre);
+      all.ids = folded ? id : nullptr;
+      all.bias = layer.bias ? pointer(*layer.bias) : nullptr;
+      all.h = pointer(hn, l * B * H);
+      all.c = pointer(c, l * B * H);
+      all.hidden = pointer(outputs);
+      all.gates = save ? reserve.gates_of(l, 0) : nullptr;
+      all.cells = save ? reserve.cells_of(l, 0) : nullptr;
+      all.exchange = pointer(exchange);
+      check(launch_lstm_sequence_forward(dtype, plan, all, stream), "lstm_sequence_forward");
+      continue;
+    }
     const Tensor w_hh = transposed(layer.w_hh);
     const Tensor h_all = torch::stable::select(hn, 0, l);
     Tensor h = h_all, sums_of_step = sums;
@@ -127,9 +167,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   Tensor dinner = torch::stable::new_empty(flat, {L > 1 ? N : 0, R});
   Tensor dhidden = torch::stable::new_empty(flat, {has_proj ? B : 0, H}, compute);
 
+  const SequencePlan plan = plan_for(c0, H, B, has_proj, batch_sizes.has_value(), true);
+  const Tensor exchange = torch::stable::new_empty(flat, {plan.exchange}, compute);
+
   for (int64_t l = L - 1; l >= 0; --l) {
     const LayerWeights& layer = layers[l];
     const Tensor dgates_of_layer = torch::stable::select(dgates, 0, l);
+    if (plan.kernel != SequenceKernel::kPerStep) {
+      SequenceBackward all = {};
+      all.steps = steps.count;
+      all.B = B;
+      all.H = H;
+      all.reverse = reverse;
+      all.weights = pointer(layer.w_hh);
+      all.dy = l + 1 < L ? pointer(dinner) : dy ? pointer(*dy) : nullptr;
+      all.gates = reserve.gates_of(l, 0);
+      all.cells = reserve.cells_of(l, 0);
+      all.first = pointer(c0, l * B * H);
+      all.dh = pointer(dh, l * B * H);
+      all.dc = pointer(dc, l * B * H);
+      all.dgates = pointer(dgates_of_layer);
+      all.exchange = pointer(exchange);
+      check(launch_lstm_sequence_backward(dtype, plan, all, stream), "lstm_sequence_backward");
+      if (l || need_input) product(dgates_of_layer, layer.w_ih, l ? dinner : dx);
+      continue;
+    }
     const Tensor dh_all = torch::stable::select(dh, 0, l);
     Tensor dh_of_step = dh_all;
     for (int64_t k = steps.count - 1; k >= 0; --k) {

@@ -32,7 +32,9 @@ def library(cxx, run, tmp_path_factory):
     common = [cxx, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}/csrc"]
     objects = []
     kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    for source in [*kernels, ROOT / "csrc" / "cuda" / "lstm.cpp", shim / "binding.cpp"]:
+    kernels.remove(ROOT / "csrc" / "cuda" / "device.cu")  # the tests say what the device has
+    drivers = [ROOT / "csrc" / "cuda" / name for name in ("lstm.cpp", "plan.cpp")]
+    for source in [*kernels, *drivers, shim / "binding.cpp"]:
         objects.append(str(folder / f"{source.name}.o"))
         if source in kernels:
             flags = [
@@ -112,6 +114,65 @@ def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
     args = (x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse)
     oracle = tuple(_double(v) for v in args)
 
+    found = native.lstm(*args, True)
+    expected = reference.lstm(*oracle, True)
+    for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
+        _close(a, b, dtype, name)
+    for a, b in zip(native.lstm(*args, False), found, strict=False):
+        assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
+
+    y, hn, cn, reserve = found
+    dy = torch.randn_like(y)
+    dhn = None if reverse else torch.randn_like(hn)
+    dcn = torch.randn_like(cn) if reverse else None
+    found = native.lstm_backward(dy, dhn, dcn, *args, y, reserve, True, True)
+    expected = reference.lstm_backward(
+        _double(dy), _double(dhn), _double(dcn), *oracle, expected[0], expected[3], True, True
+    )
+    for name, a, b in zip(("dx", "dh0", "dc0"), found, expected, strict=False):
+        _close(a, b, dtype, name)
+    for k, (a, b) in enumerate(zip(found[3], expected[3], strict=True)):
+        _close(a, b, dtype, f"dweights[{k}]")
+
+
+# sm, multiprocessors, shared memory of a block, largest cluster
+CLUSTERS = (90, 8, 40_000, 4)
+GRID = (80, 8, 40_000, 1)
+
+
+@pytest.fixture
+def device(ops):
+    yield lambda facts: ops.set_device(*facts)
+    ops.set_device(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("facts", [CLUSTERS, GRID], ids=["cluster", "grid"])
+@pytest.mark.parametrize(
+    "sizes",  # hidden, batch, steps, layers, input
+    [(3, 1, 1, 1, 2), (33, 11, 3, 2, 5), (48, 2, 4, 2, 8), (20, 37, 2, 1, 3)],
+    ids=str,
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
+    """Every step in one launch: against float64, and unused memory is NaN."""
+    hidden, batch, steps, layers, inputs = sizes
+    torch.manual_seed(hidden)
+    by_id = not reverse
+
+    def uniform(*shape):
+        return ((torch.rand(shape, dtype=torch.float64) * 2 - 1) * hidden**-0.5).to(dtype)
+
+    weights = []
+    for layer in range(layers):
+        weights += [uniform(4 * hidden, hidden if layer else inputs), uniform(4 * hidden, hidden)]
+        weights += [uniform(4 * hidden)]
+    x = torch.randn(*((6,) if by_id else (steps, batch)), inputs).to(dtype)
+    ids = torch.randint(0, 6, (steps, batch)) if by_id else None
+    h0, c0 = (torch.randn(layers, batch, hidden).to(dtype) for _ in range(2))
+    args = (x, ids, None, h0, c0, weights, True, False, reverse)
+    oracle = tuple(_double(v) for v in args)
+    device(facts)
     found = native.lstm(*args, True)
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):

@@ -2,6 +2,23 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/lstm.h"
+#include "cuda/sequence.h"
+
+namespace {
+
+charlm::cuda::DeviceFacts device = {};  // by default one on which nothing persistent fits
+
+void set_device(int64_t sm, int64_t multiprocessors, int64_t shared_memory, int64_t max_cluster) {
+  device = {static_cast<int>(sm), static_cast<int>(multiprocessors), shared_memory,
+            static_cast<int>(max_cluster)};
+}
+
+}  // namespace
+
+int charlm::cuda::device_facts(DeviceFacts* facts) {
+  *facts = device;
+  return 0;
+}
 
 // What the drivers take from the CUDA half of torch. Linked with -Bsymbolic.
 extern "C" {
@@ -26,6 +43,7 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
+  m.def("set_device(int sm, int multiprocessors, int shared_memory, int max_cluster) -> ()");
   m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
 }
 
@@ -34,4 +52,8 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CompositeExplicitAutograd, m) {
+  m.impl("set_device", TORCH_BOX(&set_device));
 }

@@ -1,8 +1,9 @@
 // Runs CUDA kernels on the host, for tests of their logic where there is no GPU.
 //
-// A fiber for each thread of a block; blocks run one after another. A barrier or a warp
-// collective parks the fiber until the rest of its group has come. Covers what the kernels use
-// and no more; says nothing about speed, memory spaces or races between warps.
+// A fiber for each thread of a block; blocks run one after another, those of a cluster or of a
+// cooperative grid together. A barrier or a warp collective parks the fiber until the rest of its
+// group has come. Covers what the kernels use and no more; says nothing about speed, memory
+// spaces or races between warps.
 #pragma once
 
 #include <math.h>
@@ -35,28 +36,52 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeNone,
+  cudaLaunchAttributeClusterDimension,
+  cudaLaunchAttributeCooperative
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    dim3 clusterDim;
+    int cooperative;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncAttributeNonPortableClusterSizeAllowed
+};
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace cuda_on_host {
 
-enum class State { kRun, kWarp, kBlock, kDone };
+enum class State { kRun, kWarp, kBlock, kTogether, kDone };
 
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   State state;
-  dim3 thread;
+  dim3 thread, block;
 };
 
 struct Machine {
   std::vector<Fiber> fibers;
-  std::vector<double> lanes;  // what each thread handed to a collective
-  size_t current, threads;
+  std::vector<double> lanes;              // what each thread handed to a collective
+  std::vector<std::vector<char>> shared;  // of each block that runs
+  size_t current, threads;                // threads of one block
   ucontext_t scheduler;
   std::function<void()> body;
   bool trapped;
@@ -74,12 +99,23 @@ struct Machine {
       if (fibers[k].state == state) fibers[k].state = State::kRun;
   }
 
-  void run_block() {
-    for (size_t k = 0; k < threads; ++k) {
+  // `blocks` of them, one row of the grid from `first` on, at the same time.
+  void run_blocks(dim3 first, size_t blocks, size_t bytes) {
+    const size_t all = blocks * threads;
+    while (fibers.size() < all) {
+      fibers.emplace_back();
+      fibers.back().stack.reset(new char[kStack]);
+    }
+    lanes.resize(fibers.size());
+    // All ones is NaN: what nobody wrote shows.
+    shared.assign(blocks, std::vector<char>(bytes, static_cast<char>(0xff)));
+    for (size_t k = 0; k < all; ++k) {
       Fiber& f = fibers[k];
       f.state = State::kRun;
-      const unsigned x = static_cast<unsigned>(k);
+      const unsigned x = static_cast<unsigned>(k % threads);
       f.thread = dim3(x % blockDim.x, x / blockDim.x % blockDim.y, x / blockDim.x / blockDim.y);
+      f.block = first;
+      f.block.x += static_cast<unsigned>(k / threads);
       getcontext(&f.context);
       f.context.uc_stack.ss_sp = f.stack.get();
       f.context.uc_stack.ss_size = kStack;
@@ -88,18 +124,23 @@ struct Machine {
     }
     for (bool alive = true, moved = true; alive; moved = false) {
       alive = false;
-      for (current = 0; current < threads; ++current) {
+      for (current = 0; current < all; ++current) {
         if (fibers[current].state == State::kRun) {
           moved = true;
           threadIdx = fibers[current].thread;
+          blockIdx = fibers[current].block;
           swapcontext(&scheduler, &fibers[current].context);
         }
         alive |= fibers[current].state != State::kDone;
       }
       if (alive && !moved) throw std::runtime_error("the kernel hangs in a barrier");
-      for (size_t warp = 0; warp < threads; warp += 32)
-        release(warp, warp + 32 < threads ? warp + 32 : threads, State::kWarp);
-      release(0, threads, State::kBlock);
+      for (size_t block = 0; block < all; block += threads) {
+        const size_t end = block + threads;
+        for (size_t warp = block; warp < end; warp += 32)
+          release(warp, warp + 32 < end ? warp + 32 : end, State::kWarp);
+        release(block, end, State::kBlock);
+      }
+      release(0, all, State::kTogether);
     }
   }
 
@@ -114,24 +155,31 @@ inline void Machine::enter() {
   machine.park(State::kDone);
 }
 
-inline bool launch(dim3 grid, dim3 block, std::function<void()> body) {
+inline char* dynamic_shared() { return machine.shared[machine.current / machine.threads].data(); }
+
+// The same place in the shared memory of another block of the cluster.
+template <class T>
+T* in_block(T* own, unsigned rank) {
+  return reinterpret_cast<T*>(machine.shared.at(rank).data() +
+                              (reinterpret_cast<char*>(own) - dynamic_shared()));
+}
+
+inline bool launch(const cudaLaunchConfig_t& config, std::function<void()> body) {
   Machine& m = machine;
   m.body = std::move(body);
   m.trapped = false;
+  const dim3 grid = config.gridDim, block = config.blockDim;
   gridDim = grid;
   blockDim = block;
   m.threads = static_cast<size_t>(block.x) * block.y * block.z;
-  while (m.fibers.size() < m.threads) {
-    m.fibers.emplace_back();
-    m.fibers.back().stack.reset(new char[Machine::kStack]);
-  }
-  m.lanes.resize(m.fibers.size());
+  unsigned together = 1;
+  if (config.numAttrs)
+    together = config.attrs->id == cudaLaunchAttributeCooperative ? grid.x
+                                                                  : config.attrs->val.clusterDim.x;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) {
-        blockIdx = dim3(x, y, z);
-        m.run_block();
-      }
+      for (unsigned x = 0; x < grid.x; x += together)
+        m.run_blocks(dim3(x, y, z), together, config.dynamicSmemBytes);
   return !m.trapped;
 }
 
@@ -175,10 +223,11 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments... arguments) {
   if (config->blockDim.x * config->blockDim.y * config->blockDim.z > 1024 || !config->gridDim.x ||
-      !config->gridDim.y || config->gridDim.y > 65535)
+      !config->gridDim.y || config->gridDim.y > 65535 ||
+      (config->numAttrs && config->attrs->id == cudaLaunchAttributeClusterDimension &&
+       config->gridDim.x % config->attrs->val.clusterDim.x))
     return cudaErrorInvalidConfiguration;
-  const bool ran =
-      cuda_on_host::launch(config->gridDim, config->blockDim, [=] { kernel(arguments...); });
+  const bool ran = cuda_on_host::launch(*config, [=] { kernel(arguments...); });
   return ran ? cudaSuccess : cudaErrorLaunchFailure;
 }
 

@@ -1,0 +1,104 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace charlm {
+namespace cuda {
+namespace {
+
+// A step streams a block's weights from shared memory at 128 bytes a cycle: 64 KiB are 512
+// cycles, about what the exchange between the blocks costs.
+constexpr long long kWeightsOfBlock = 64 << 10;
+// Above this many rows a group, the products of a GEMM a step keep the device busy by themselves.
+constexpr long long kMaxTile = 32;
+constexpr int kMaxThreads = 512, kLanes = 8;
+
+long long div_up(long long a, long long b) { return (a + b - 1) / b; }
+long long round_up(long long a, long long b) { return div_up(a, b) * b; }
+
+SequencePlan per_step(const std::string& reason) {
+  SequencePlan plan = {};
+  plan.kernel = SequenceKernel::kPerStep;
+  plan.reason = reason;
+  return plan;
+}
+
+SequencePlan layout(const SequenceShape& s, SequenceKernel kernel, int group, long long tile) {
+  SequencePlan p = {};
+  p.kernel = kernel;
+  p.rows = s.batch <= 2 ? 1 : 8;
+  p.units = static_cast<int>(round_up(div_up(s.hidden, group), 4));
+  p.group = kernel == SequenceKernel::kGrid ? static_cast<int>(div_up(s.hidden, p.units)) : group;
+  p.tile = static_cast<int>(round_up(tile, p.rows));
+  p.groups = static_cast<int>(div_up(s.batch, p.tile));
+  // Rows start 16 bytes apart modulo the 128 of the banks: lanes on neighbouring rows or on
+  // neighbouring columns read without conflict.
+  p.stride = static_cast<int>(round_up(s.hidden, 128 / s.element) + 16 / s.element);
+  const bool cluster = kernel == SequenceKernel::kCluster;
+  const long long columns = round_up(s.hidden, 4), own = static_cast<long long>(p.tile) * p.units;
+  const long long received = p.group * own;
+  p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4;
+  if (s.backward) {
+    p.shared_memory += own * 16 + (cluster ? 2 * received * 4 : 0);
+    p.exchange = cluster ? 0 : 2 * p.groups * p.group * received;
+  } else {
+    p.shared_memory += (cluster ? 2 : 1) * p.tile * columns * 4;
+    p.exchange = cluster ? 0 : 2 * s.batch * s.hidden;
+  }
+  const long long teams = (s.backward ? columns / 4 : p.units) * (p.tile / p.rows);
+  p.threads = static_cast<int>(std::min<long long>(kMaxThreads, round_up(teams * kLanes, 32)));
+  p.threads = std::max(p.threads, 128);
+  return p;
+}
+
+}  // namespace
+
+const char* name_of(SequenceKernel kernel) {
+  switch (kernel) {
+    case SequenceKernel::kCluster:
+      return "cluster";
+    case SequenceKernel::kGrid:
+      return "grid";
+    default:
+      return "per step";
+  }
+}
+
+SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
+  if (s.element == 8) return per_step("float64 runs a GEMM and a cell a step");
+  if (s.projected) return per_step("a projection (proj_size) runs a GEMM and a cell a step");
+  if (s.packed) return per_step("packed batches run a GEMM and a cell a step");
+  if (s.hidden < 1 || s.batch < 1) return per_step("there is nothing to compute");
+  if (s.batch > kMaxTile * device.multiprocessors)
+    return per_step("a batch of " + std::to_string(s.batch) +
+                    " rows keeps the device busy with a GEMM a step");
+  const long long matrix = 4 * s.hidden * s.hidden * s.element;
+
+  for (int group = 1; group <= device.max_cluster && device.sm >= 90; group *= 2) {
+    // Of the largest clusters that the device offers take what fits; of smaller ones only what
+    // streams fast.
+    if (group * 2 <= device.max_cluster && matrix > group * kWeightsOfBlock) continue;
+    if (group > device.multiprocessors) break;
+    const long long tile = div_up(s.batch, device.multiprocessors / group);
+    const SequencePlan plan = layout(s, SequenceKernel::kCluster, group, tile);
+    if (plan.tile <= kMaxTile && plan.shared_memory <= device.shared_memory) return plan;
+  }
+
+  for (long long tile = std::min(s.batch, kMaxTile); tile > 0; tile = tile > 8 ? tile / 2 : 0) {
+    const long long groups = div_up(s.batch, s.batch <= 2 ? tile : round_up(tile, 8));
+    const long long group = device.multiprocessors / groups;
+    if (group < 1) break;
+    const SequencePlan plan = layout(s, SequenceKernel::kGrid, static_cast<int>(group), tile);
+    // All blocks must be resident at once: one waits for every other.
+    if (plan.groups * plan.group <= device.multiprocessors &&
+        plan.shared_memory <= device.shared_memory)
+      return plan;
+  }
+  return per_step("the recurrent weights of " + std::to_string(s.hidden) + " units (" +
+                  std::to_string(matrix >> 10) + " KiB) and the state of " +
+                  std::to_string(s.batch) + " rows do not fit the shared memory of " +
+                  std::to_string(device.multiprocessors) + " multiprocessors");
+}
+
+}  // namespace cuda
+}  // namespace charlm

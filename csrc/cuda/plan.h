@@ -1,0 +1,46 @@
+// Which kernels serve the recurrence of an LSTM layer, decided from sizes alone: no torch, no
+// CUDA headers, so that the choice is tested where there is no GPU.
+#pragma once
+
+#include <string>
+
+namespace charlm {
+namespace cuda {
+
+enum class SequenceKernel {
+  kPerStep,  // a GEMM and a fused cell a step
+  kCluster,  // one launch; blocks of a cluster exchange through distributed shared memory
+  kGrid,     // one launch; blocks exchange through global memory and wait for the whole grid
+};
+
+struct DeviceFacts {
+  int sm;                   // 10 major + minor
+  int multiprocessors;      // of which a grid-synchronising launch may fill each once
+  long long shared_memory;  // bytes a block can have
+  int max_cluster;          // blocks; 1 where there are no clusters
+};
+
+struct SequenceShape {
+  long long hidden, batch;
+  int element;  // bytes of a stored value: 4, 2 or 8
+  bool projected, packed, backward;
+};
+
+// A group of `group` blocks runs `tile` rows of the batch through all steps; each of its blocks
+// owns `units` hidden units and keeps their 4 units x H weights in shared memory.
+struct SequencePlan {
+  SequenceKernel kernel;
+  int group, units, tile, groups, threads;
+  int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
+  int stride;               // elements between rows of weights in shared memory
+  long long shared_memory;  // bytes a block
+  long long exchange;       // floats in global memory
+  std::string reason;       // of kPerStep, else empty
+};
+
+SequencePlan plan_sequence(const SequenceShape& shape, const DeviceFacts& device);
+
+const char* name_of(SequenceKernel kernel);
+
+}  // namespace cuda
+}  // namespace charlm
