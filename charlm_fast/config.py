@@ -11,7 +11,7 @@ from typing import Any
 
 from . import cli
 from .presets import PRESETS
-from .resume import find_run, read_settings
+from .resume import check_kinds, find_run, read_settings
 from .vocab import NAMES
 
 MODES = {
@@ -280,6 +280,7 @@ def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     run_dir = values.get("run_dir", TrainConfig.run_dir)
     run = find_run(values["resume"], run_dir, values.get("name"))
     saved = read_settings(run)
+    check_kinds(run, saved, dataclasses.fields(TrainConfig))
     for name in FIXED:
         if name in values and values[name] != saved.get(name):
             raise ValueError(

@@ -6,13 +6,16 @@ import csv
 import dataclasses
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
+from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .files import write_text
 from .model import CharLM
@@ -48,6 +51,13 @@ class History:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        for name in ("points", "validations"):
+            found = tensors.get(name)
+            if found is None or found.dim() != 2 or found.shape[1] != 3:
+                raise CheckpointError(
+                    f"--resume: the checkpoint holds no loss curve (history.{name}); copy the "
+                    "run's folder again or train anew"
+                )
         points = tensors["points"].tolist()
         self.epochs = [int(row[0]) for row in points]
         self.losses = [row[1] for row in points]
@@ -55,23 +65,46 @@ class History:
         self.validations = [(int(e), b, s) for e, b, s in tensors["validations"].tolist()]
 
 
-def claim(config: TrainConfig, mode: str) -> Path:
-    """Make the folder of a new run, or find that of one to resume.
+LOCK = ".lock"
+
+
+def hold(path: Path) -> FileLock:
+    """Keep other processes from writing a run's folder, until the lock is released or dies with us.
 
     Raises:
-        ValueError: it holds something already and ``--overwrite`` was not given.
+        ValueError: another process is writing it.
+    """
+    lock = FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"--name: another process is writing {path}; wait for it to end, or choose another name"
+        ) from None
+    return lock
+
+
+def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
+    """Make the folder of a new run, or find that of one to resume; ``held`` keeps its lock.
+
+    Raises:
+        ValueError: it holds something already and ``--overwrite`` was not given, or another
+            process is writing it.
     """
     if config.resume is not None:
+        held.callback(hold(Path(config.resume)).release)
         discard_parts(Path(config.resume))
         return Path(config.resume)
     parent = Path(config.run_dir)
     if config.name is not None:
         path = parent / config.name
-        if path.is_file() or (path.is_dir() and any(path.iterdir()) and not config.overwrite):
+        taken = path.is_dir() and any(file.name != LOCK for file in path.iterdir())
+        if path.is_file() or (taken and not config.overwrite):
             raise ValueError(
                 f"--name: {path} exists; choose another name, or write over it with --overwrite"
             )
         path.mkdir(parents=True, exist_ok=True)
+        held.callback(hold(path).release)
         (path / CHECKPOINT).unlink(missing_ok=True)  # of the run that is written over
         return path
     stem = f"{mode}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -79,6 +112,7 @@ def claim(config: TrainConfig, mode: str) -> Path:
         path = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
+            held.callback(hold(path).release)
             return path
         except FileExistsError:
             if path.parent.is_file():

@@ -15,6 +15,7 @@ from .files import replacing
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
+COUNTS = ("epoch", "stale", "workers", "samples")
 
 
 @dataclass
@@ -62,13 +63,28 @@ def read(directory: Path) -> Snapshot | None:
                 raise CheckpointError(
                     f"{path}: not a training checkpoint of this release; train anew"
                 )
+            _check_values(path, values)
             return Snapshot(values, {name: file.get_tensor(name) for name in list(file.keys())})
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}); copy it again or train anew"
         ) from error
+
+
+def _check_values(path: Path, values: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the numbers are of the kinds that :func:`write` was given."""
+    best = values.get("best")
+    right = all(type(values.get(name, 0)) is int and values.get(name, 0) >= 0 for name in COUNTS)
+    right = right and type(values.get("seconds")) in (int, float) and "epoch" in values
+    if best is not None:
+        right = right and isinstance(best, list) and [type(v) for v in best] == [float, int]
+    if not right:
+        raise CheckpointError(
+            f"{path}: the epoch, seconds, best, {', '.join(COUNTS[1:])} that it names are not "
+            "those of a run; copy it again or train anew"
+        )
 
 
 def discard_parts(directory: Path) -> None:

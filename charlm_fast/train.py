@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -60,9 +60,9 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
     """One whole run: text, model, training, files, score. Returns the exit code."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    with join(cli.device(config.device)) as workers:
+    with join(cli.device(config.device)) as workers, ExitStack() as held:
         try:
-            return _train(config, mode, workers)
+            return _train(config, mode, workers, held)
         except FloatingPointError:
             if workers.first:  # all workers raise it, and one tells
                 raise
@@ -77,7 +77,7 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
             ) from error
 
 
-def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
+def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) -> int:
     seed = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
     seed = int(workers.tell_text(str(seed)))
     config = dataclasses.replace(config, seed=seed)
@@ -99,7 +99,7 @@ def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
         history.load(begun.group("history"))
     reports = None
     if workers.first:
-        path = claim(config, mode)
+        path = claim(config, mode, held)
         reports = Reports(path, config, model, corpus.checksum(), history, begun)
         reports.files.write_config(
             dataclasses.replace(config, resume=None),
