@@ -149,6 +149,9 @@ class TrainConfig:
         for name in ("warmup", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 0")
+        for name in (*COUNTS, "warmup", "patience", "sample_len"):
+            if getattr(self, name) >= 1 << 63:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, expected less than 2^63")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"--lr: got {self.lr}, expected a positive number")
         for name in ("clip", "weight_decay"):
@@ -172,8 +175,7 @@ class TrainConfig:
                 f"--patience: got {self.patience} without a validation text, expected "
                 "--val_fraction with it, such as 0.05"
             )
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads: got {self.threads}, expected at least 1")
+        cli.check_threads(self.threads)
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed: got {self.seed}, expected an integer from 0 to 2^63 - 1")
         if self.name is not None and (

@@ -70,17 +70,16 @@ def check_kinds(
 ) -> None:
     """Raise ValueError unless each setting is of its field's type, which no program checked yet."""
     for field in fields:
-        annotation, value = str(field.type), settings.get(field.name)
         if field.name not in settings:
             continue
-        items = [value]
+        annotation, value = str(field.type), settings[field.name]
+        right, items = True, [value]
         if annotation.startswith("tuple["):
             annotation = annotation[len("tuple[") : -len(", ...]")]
-            items = list(value) if isinstance(value, list | tuple | type(None)) and value else []
-            if value is not None and not isinstance(value, list | tuple):
-                items = [object()]
+            right, items = isinstance(value, list), value if isinstance(value, list) else []
         too_large = any(type(item) is int and abs(item) >> 63 for item in items)
-        if too_large or not all(type(item) in KINDS[annotation] for item in items):
+        right = right and all(type(item) in KINDS[annotation] for item in items)
+        if too_large or not right:
             raise ValueError(
                 f"--resume: {run / CONFIG} has {field.name} = {value!r:.40}, expected "
                 f"{field.type}; copy the run's folder again or train anew"

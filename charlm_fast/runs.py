@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import json
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,20 @@ def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
     raise ValueError(f"--run_dir: {parent} has too many runs of this second; give --name")
 
 
+@contextmanager
+def kept_on_disk_errors(path: Path) -> Iterator[None]:
+    """Errors of writing, such as a full disk, end with what is kept of the run and how to go on."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of what is printed has gone
+        raise
+    except OSError as error:
+        kept = "no checkpoint had been made yet"
+        if (path / CHECKPOINT).exists():
+            kept = f"--resume {path} goes on from the last checkpoint once it can be written"
+        raise OSError(f"{error}; {kept}") from error
+
+
 class RunFiles:
     """Writes config.json, metrics.csv, validation.csv, samples.txt, loss.png and model/ of a run.
 
@@ -173,12 +188,20 @@ class RunFiles:
         snapshot.values["samples"] = self._samples.tell()
         write_snapshot(self.path, snapshot)
 
+    def flush(self) -> None:
+        """Hand all rows to the system, which may find the disk full."""
+        for file in (self._samples, self._metrics):
+            if not file.closed:
+                file.flush()
+
     def close(self) -> None:
-        self._samples.close()
-        self._metrics.close()
+        for file in (self._samples, self._metrics):
+            with suppress(OSError):  # of rows that :meth:`flush` could not write either
+                file.close()
 
     def finish(self, model: CharLM, history: History, notes: str) -> None:
         """Write the model and the loss curve."""
+        self.flush()
         self.close()
         model.save_pretrained(self.path / "model", notes=notes)
         from .plot import plot_losses

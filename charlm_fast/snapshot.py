@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoint import CheckpointError
-from .files import replacing
+from .files import write_tensors
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
@@ -37,12 +37,8 @@ class Snapshot:
 
 def write(directory: Path, snapshot: Snapshot) -> None:
     """Replace a run's snapshot; a reader finds the old one or the new one, never a part."""
-    from safetensors.torch import save_file
-
     header = {"charlm_fast": json.dumps({"format": FORMAT, **snapshot.values})}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    with replacing(directory / FILE) as beside:
-        save_file(tensors, str(beside), metadata=header)
+    write_tensors(directory / FILE, snapshot.tensors, header)
 
 
 def read(directory: Path) -> Snapshot | None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from .evaluate import evaluate_source
 from .fit import Outcome, check_machine, fit
 from .model import CharLM
 from .reports import Reports
-from .runs import History, claim
+from .runs import History, claim, kept_on_disk_errors
 from .signals import stop_signals
 from .snapshot import Snapshot
 from .workers import Workers, join
@@ -112,7 +112,10 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     workers.wait()  # none trains before the folder is there
     start = time.perf_counter()
     try:
-        outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
+        with kept_on_disk_errors(path) if reports else nullcontext():
+            outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
+            if reports:
+                reports.files.flush()
     except FloatingPointError as error:
         if reports is None:
             raise
@@ -123,7 +126,8 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     if not reports:
         return code
     seconds = time.perf_counter() - start
-    reports.files.finish(model, history, notes=_notes(config, corpus, history))
+    with kept_on_disk_errors(path):
+        reports.files.finish(model, history, notes=_notes(config, corpus, history))
     if history.losses:
         print(f"min loss: {min(history.losses):.4f}")
     if history.validations:

@@ -28,7 +28,13 @@ def main() -> None:
     (found / name).mkdir(parents=True, exist_ok=True)
     arguments = [sys.argv[0], str(found / name), str(cases)]
     arguments += [f"-artifact_prefix={found / name}-", f"-max_total_time={seconds}"]
-    arguments += ["-max_len=4096", "-timeout=20", "-rss_limit_mb=3000", "-print_final_stats=1"]
+    arguments += [
+        "-max_len=4096",
+        "-len_control=0",
+        "-timeout=20",
+        "-rss_limit_mb=3000",
+        "-print_final_stats=1",
+    ]
     atheris.Setup(arguments, target.run)
     atheris.Fuzz()
 
