@@ -54,7 +54,7 @@ class History:
     def load(self, tensors: dict[str, Tensor]) -> None:
         for name in ("points", "validations"):
             found = tensors.get(name)
-            if found is None or found.dim() != 2 or found.shape[1] != 3:
+            if found is None or found.shape[1:] != (3,) or not bool(found[:, 0].isfinite().all()):
                 raise CheckpointError(
                     f"--resume: the checkpoint holds no loss curve (history.{name}); copy the "
                     "run's folder again or train anew"
@@ -161,7 +161,7 @@ class RunFiles:
         else:
             (path / "validation.csv").unlink(missing_ok=True)
         self._samples = open(path / "samples.txt", "ab")  # noqa: SIM115
-        self._samples.truncate(samples)
+        self._samples.truncate(min(samples, self._samples.tell()))
 
     def write_config(self, config: TrainConfig, **more: Any) -> None:
         values = {**dataclasses.asdict(config), **more, "torch": torch.__version__}

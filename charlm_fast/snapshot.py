@@ -71,9 +71,11 @@ def read(directory: Path) -> Snapshot | None:
 
 def _check_values(path: Path, values: dict[str, Any]) -> None:
     """Raise CheckpointError unless the numbers are of the kinds that :func:`write` was given."""
-    best = values.get("best")
-    right = all(type(values.get(name, 0)) is int and values.get(name, 0) >= 0 for name in COUNTS)
-    right = right and type(values.get("seconds")) in (int, float) and "epoch" in values
+    best: Any = values.get("best")
+    seconds: Any = values.get("seconds")
+    counts = [values.get(name, 0) for name in COUNTS]
+    right = "epoch" in values and all(type(n) is int and 0 <= n < 1 << 63 for n in counts)
+    right = right and type(seconds) in (int, float) and 0 <= seconds < 1 << 63
     if best is not None:
         right = right and isinstance(best, list) and [type(v) for v in best] == [float, int]
     if not right:

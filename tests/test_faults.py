@@ -306,6 +306,16 @@ def test_a_checkpoint_of_other_shapes(run, name, tensor):
         assert after[path] == before[path], path
 
 
+def test_more_samples_than_there_are(run):
+    path = run / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        values = json.loads(file.metadata()["charlm_fast"])
+    save_file(load_file(path), path, {"charlm_fast": json.dumps({**values, "samples": 10**12})})
+    before = (run / "samples.txt").read_bytes()
+    assert main(["--resume", "one"]) == 0
+    assert (run / "samples.txt").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "key, value",
     [
@@ -314,8 +324,11 @@ def test_a_checkpoint_of_other_shapes(run, name, tensor):
         ("epoch", None),
         ("epoch", "7"),
         ("samples", -5),
+        ("samples", 1e30),
         ("samples", []),
         ("seconds", "x"),
+        ("seconds", 10**400),
+        ("epoch", 10**400),
         ("stale", True),
         ("workers", {}),
         ("best", [1]),
