@@ -41,8 +41,7 @@ template <class Body>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body& body) {
   if (begin >= end) return;
   const auto parts_of = [&](int64_t size) { return (end - begin + size - 1) / size; };
-  const int64_t parts =
-      std::min<int64_t>(threads(), grain > 0 ? parts_of(grain) : end - begin);
+  const int64_t parts = std::min<int64_t>(threads(), grain > 0 ? parts_of(grain) : end - begin);
   const int64_t size = parts_of(parts);
   std::vector<std::thread> others;
   for (int64_t first = begin + size; first < end; first += size)

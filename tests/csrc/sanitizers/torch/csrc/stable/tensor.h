@@ -65,7 +65,9 @@ class Tensor {
   int64_t dim() const { return static_cast<int64_t>(sizes_.size()); }
   int64_t numel() const { return count_; }
   ScalarType scalar_type() const { return type_; }
-  size_t bytes() const { return static_cast<size_t>(count_) * (type_ == ScalarType::Float ? 4 : 8); }
+  size_t bytes() const {
+    return static_cast<size_t>(count_) * (type_ == ScalarType::Float ? 4 : 8);
+  }
 
   void* type_erased() const { return memory_.get(); }
 
