@@ -94,11 +94,17 @@ def locate(name: str | os.PathLike[str]) -> Path:
     offline = False
     try:
         from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
 
         # Without a network the Hub's client would retry for half a minute; its cache is as good.
         offline = not can_find(urlsplit(constants.ENDPOINT).hostname or "")
         if not offline:
-            _check_download(str(name))
+            try:
+                _check_download(str(name))
+            except (ValueError, HfHubHTTPError):
+                raise
+            except Exception:  # of the connection: what was downloaded before may do
+                offline = True
         found = [
             hf_hub_download(str(name), file, etag_timeout=5, local_files_only=offline)
             for file in (CONFIG, WEIGHTS)

@@ -169,6 +169,22 @@ def test_what_is_not_downloaded(monkeypatch, endpoint, sizes, reason):
         CharLM.from_pretrained("user/model")
 
 
+def test_a_connection_that_breaks_leaves_the_cache(monkeypatch, saved):
+    import huggingface_hub
+
+    def download(repo, file, local_files_only, **kwargs):
+        assert local_files_only
+        return str(saved / file)
+
+    def broken(url, timeout):
+        raise ConnectionError("broken")
+
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: True)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", broken)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert CharLM.from_pretrained("user/model").hidden_size == 8
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_truncated_weights(saved, keep):
     path = saved / "model.safetensors"

@@ -71,8 +71,20 @@ def test_every_operation(cxx: str, flags: str, cases: int, tmp_path: Path) -> No
 
 MISTAKES = """
 #include <torch/csrc/stable/ops.h>
-int main(int count, char**) {
+
+#include <string>
+
+#include "cpu/lstm_driver.h"
+
+int main(int count, char** argument) {
   using torch::stable::Tensor;
+  if (count > 1 && argument[1] == std::string("gap")) {
+    const charlm::Buffer<float> workspace = charlm::make_buffer<float>(64);
+    charlm::Arena<float> arena(workspace.get());
+    float* part = arena.take(3);
+    arena.take(3);
+    part[3] = 1;
+  }
   const Tensor t({3}, torch::stable::ScalarType::Float);
   float* p = t.mutable_data_ptr<float>();
   torch::stable::threads() = 2;
@@ -85,8 +97,12 @@ int main(int count, char**) {
 
 @pytest.mark.parametrize(
     "flags, arguments, word",
-    [(ADDRESS, [], "heap-buffer-overflow"), (THREAD, ["race"], "data race")],
-    ids=["address", "thread"],
+    [
+        (ADDRESS, [], "heap-buffer-overflow"),
+        (ADDRESS, ["gap"], "use-after-poison"),
+        (THREAD, ["race"], "data race"),
+    ],
+    ids=["address", "gap", "thread"],
 )
 def test_a_mistake_is_seen(
     cxx: str, flags: str, arguments: list[str], word: str, tmp_path: Path
