@@ -23,12 +23,12 @@ def draw_case(bits: random.Random) -> Case:
     def size(most: int) -> int:
         return bits.randint(1, most if bits.random() < 0.25 else most // 4)
 
-    T, B, H, L = size(48), size(40), size(140), bits.choice((1, 1, 2, 3, 4))
+    T, B, H, L = size(24), size(24), size(100), bits.choice((1, 1, 2, 3, 4))
     lengths: tuple[int, ...] = ()
     if bits.random() < 0.5:
         lengths = (T, *sorted((bits.randint(1, T) for _ in range(B - 1)), reverse=True))
     return Case(
-        T, B, H, L, size(140),
+        T, B, H, L, size(70),
         V=bits.choice((0, 0, 1, 7, 500)),
         proj=bits.choice((0, bits.randint(0, H - 1))),
         bias=bits.random() < 0.5,
