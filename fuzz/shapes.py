@@ -34,7 +34,8 @@ def draw_case(bits: random.Random) -> Case:
         bias=bits.random() < 0.5,
         reverse=L == 1 and bits.random() < 0.5,
         lengths=lengths,
-        dtype=bits.choice((torch.float32, torch.float64)),
+        # A few values near 0 are differences, of which float32 keeps no relative error.
+        dtype=bits.choice((torch.float32, torch.float64)) if H >= 8 else torch.float64,
     )  # fmt: skip
 
 
