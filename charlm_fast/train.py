@@ -38,6 +38,8 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
             config.n_layers,
             config.dropout,
             config.tie_weights,
+            weight_dropout=config.weight_dropout,
+            output_dropout=config.output_dropout,
             vocabulary=corpus.vocabulary,
         )
     return model.to(config.device)
