@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import checkpoint, generation, ops
+from .masks import mask_like
 from .nn import LSTM
 from .vocab import Vocabulary
 
@@ -168,7 +169,7 @@ class CharLM(nn.Module):
         """Each layer's w_ih, w_hh, b_ih and b_hh, the recurrent weights as training drops them."""
         p = self.weight_dropout if self.training else 0.0
         return [
-            [w_ih, F.dropout(w_hh, p) if p else w_hh, b_ih, b_hh]
+            [w_ih, w_hh * mask_like(w_hh, p) if p else w_hh, b_ih, b_hh]
             for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights
         ]
 
@@ -206,7 +207,7 @@ class CharLM(nn.Module):
         else:
             y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
         if self.training and self.output_dropout:
-            y = y * F.dropout(torch.ones_like(y[:1]), self.output_dropout)
+            y = y * mask_like(y[:1], self.output_dropout)
         return y, (h.to(dtype), c.to(dtype))
 
     def initial_state(self, batch: int, state: State | None) -> State:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm_fast import use_backend
+from charlm_fast.masks import mask_like
 from charlm_fast.model import CharLM
 from charlm_fast.vocab import Vocabulary
 
@@ -160,7 +161,7 @@ def test_weight_dropout_masks_the_recurrent_weights(path):
     with torch.no_grad():
         for name in ("weight_hh_l0", "weight_hh_l1"):
             weight = getattr(masked.lstm, name)
-            masks.append(nn.functional.dropout(torch.ones_like(weight), 0.5))
+            masks.append(mask_like(weight, 0.5))
             weight *= masks[-1]
     masked.zero_grad()
     expected = loss(masked)
