@@ -98,6 +98,8 @@ class TrainConfig:
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
     dropout: float = option(0.0, "model", "between the layers")
+    weight_dropout: float = option(0.0, "model", "of the recurrent weights, anew in each epoch")
+    output_dropout: float = option(0.0, "model", "of the units that the head reads")
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
 
     data: tuple[str, ...] = option(
