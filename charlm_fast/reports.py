@@ -58,7 +58,9 @@ class Reports:
         self.config = config
         self.model = model
         self.checksum = checksum
-        samples, epoch = (begun.values["samples"], begun.values["epoch"]) if begun else (0, 0)
+        samples, epoch = (
+            (begun.values.get("samples", 0), begun.values["epoch"]) if begun else (0, 0)
+        )
         self.board = open_board(path, epoch + 1) if config.tensorboard else None
         self.files = RunFiles(path, history, samples)
 

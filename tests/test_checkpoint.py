@@ -1,5 +1,6 @@
 import json
 import os
+import types
 
 import pytest
 import torch
@@ -111,6 +112,7 @@ def test_a_name_that_the_hub_does_not_give(monkeypatch, reachable, reason):
         raise OSError("no such model\nand a long story")
 
     monkeypatch.setattr(checkpoint, "can_find", lambda host: reachable)
+    monkeypatch.setattr(checkpoint, "_check_download", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(
         CheckpointError, match=f"^model: user/model is not a directory here, .*: {reason}$"
@@ -128,10 +130,61 @@ def test_a_name_on_the_hub(monkeypatch, saved):
         asked.append((repo, file))
         return str(saved / file)
 
+    def metadata(url, timeout):
+        assert url.startswith("https://huggingface.co/user/model/resolve/main/")
+        return types.SimpleNamespace(size=1000)
+
     monkeypatch.setattr(checkpoint, "can_find", lambda host: host == "huggingface.co")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert CharLM.from_pretrained("user/model").hidden_size == 8
     assert asked == [("user/model", "config.json"), ("user/model", "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    "endpoint, sizes, reason",
+    [
+        ("http://huggingface.co", {}, "is an address without TLS"),
+        ("https://huggingface.co", {"config.json": 1 << 40}, "its config.json has 1099511627776"),
+        (
+            "https://huggingface.co",
+            {"model.safetensors": 1 << 40},
+            "its model.safetensors has 1099",
+        ),
+        ("https://huggingface.co", {"config.json": None}, "has an unknown number of bytes"),
+    ],
+)
+def test_what_is_not_downloaded(monkeypatch, endpoint, sizes, reason):
+    import huggingface_hub
+
+    def metadata(url, timeout):
+        return types.SimpleNamespace(size=sizes.get(url.rsplit("/", 1)[1], 1000))
+
+    def address(repo, file):
+        return f"{endpoint}/{repo}/resolve/main/{file}"
+
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", address)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("asked"))
+    with pytest.raises(CheckpointError, match=reason):
+        CharLM.from_pretrained("user/model")
+
+
+def test_a_connection_that_breaks_leaves_the_cache(monkeypatch, saved):
+    import huggingface_hub
+
+    def download(repo, file, local_files_only, **kwargs):
+        assert local_files_only
+        return str(saved / file)
+
+    def broken(url, timeout):
+        raise ConnectionError("broken")
+
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: True)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", broken)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert CharLM.from_pretrained("user/model").hidden_size == 8
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
