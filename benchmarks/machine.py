@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -62,6 +63,9 @@ def describe(device: str) -> dict[str, Any]:
         "name": device_name(device),
         "kind": device,
         "threads": torch.get_num_threads(),
+        "OMP_WAIT_POLICY": os.environ.get(
+            "OMP_WAIT_POLICY", "not set"
+        ),  # decides idle threads' cost
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
