@@ -19,7 +19,7 @@ from typing import Any
 BATCHES, HIDDENS, STEPS = (1, 8, 64, 256), (64, 128, 256, 512, 1024), (50, 200, 1000)
 VOCABULARIES = (100, 32_768, 262_144)
 CAP = {"cpu": 1.2e11, "cuda": 1e13}  # floating-point operations a call
-LAYERS, CHARACTERS, TIMES_GENERATED = 2, 100, 100
+LAYERS, CHARACTERS = 2, 100
 
 FORWARD, BOTH, TRAINING = "forward", "forward and backward", "training step"
 GENERATION, SAMPLING, NUCLEUS = "generation", "sampling", "sampling, top-p"
@@ -32,7 +32,7 @@ UNITS = {GENERATION: "character", SAMPLING: "row", NUCLEUS: "row", TRAINING_RUN:
 class Case:
     """One operation at one shape: B rows, H units, T steps, L layers, V characters.
 
-    Sampling has neither H, T nor L (0).
+    Generation writes T characters; sampling has neither H, T nor L (0).
     """
 
     operation: str
@@ -50,7 +50,6 @@ class Case:
         names = {
             FORWARD: "BHTL",
             BOTH: "BHTL",
-            GENERATION: "BHLV",
             SAMPLING: "BV",
             NUCLEUS: "BV",
         }.get(self.operation, "BHTLV")
@@ -101,15 +100,16 @@ class Case:
             return float(size * (2 * weights + 4 * rows * self.H))
         parameters = weights + 2 * self.V * self.H
         if self.operation == GENERATION:  # read once for a whole text, by all rows
-            return float(size * parameters / (TIMES_GENERATED * self.B) + 16)
+            return float(size * parameters / rows + 16)
         return float(4 * 8 * parameters + 16 * rows)  # gradient, Adam's averages: read and written
 
 
 def selection(device: str, threads: int, whole: bool = False) -> list[Case]:
     """The cases of a device, ``threads`` being all that it has."""
     found = _lstm(device, whole) + _training(whole) + _bfloat16()
-    found += [Case(GENERATION, B=B) for B in BATCHES] + [Case(GENERATION, B=1, H=512)]
-    found += [Case(GENERATION, B=1, threads=1)]
+    found += [Case(GENERATION, B=1, T=1000), Case(GENERATION, B=1, T=1000, threads=1)]
+    found += [Case(GENERATION, B=B, T=100) for B in BATCHES]
+    found += [Case(GENERATION, B=1, H=512, T=100)]
     for operation in (SAMPLING, NUCLEUS):
         shapes = [(1, V) for V in VOCABULARIES] + [(64, 100), (4096, 100), (16, 32_768)]
         shapes += [(16, 262_144)]

@@ -20,7 +20,7 @@ import memory
 import torch
 from cases import OPERATIONS, Case, selection
 from contest import Effort
-from record import FOLDER, Record, describe, measure, native_or_warn
+from record import FOLDER, KEY, Record, describe, measure, native_or_warn
 
 PARTS = ("roof", *OPERATIONS, "memory")
 
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace, cases: list[Case], shapes: list[memory.Shape])
     end = time.monotonic() + args.budget if args.budget else float("inf")
     threads = torch.get_num_threads()
     record = Record(args.out, args.device)
+    record.keep([*cases, *selection(args.device, threads, whole=True)])
     print(f"{record.machine['name']}, torch {torch.__version__}; into {record.path}")
     if args.device == "cpu" and (warning := native_or_warn()):
         print(f"warning: {warning}", file=sys.stderr)
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, cases: list[Case], shapes: list[memory.Shape])
             left += 1
             continue
         row = measure(case, effort)
-        record.put("rows", row, ("operation", "shape", "dtype", "threads"))
+        record.put("rows", row, KEY)
         failed += len(row.get("errors", {}))
         print(describe(row), flush=True)
     why = memory.unavailable() if args.device == "cpu" else None

@@ -7,6 +7,7 @@ timings and ``memory`` the peaks, both with the commit that they are of.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from contest import SUMMARY, Effort, Outcome, contest
 
 import charlm_fast
 
+KEY = ("operation", "shape", "dtype", "threads")
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -74,6 +76,15 @@ class Record:
         self.found: dict[str, Any] = {"machine": self.machine, "roof": [], "rows": [], "memory": []}
         if self.path.exists():
             self.found |= json.loads(self.path.read_text()) | {"machine": self.machine}
+
+    def keep(self, cases: Iterable[Case]) -> None:
+        """Forget timings of cases that are measured no more."""
+        known = [json.dumps(case.key()) for case in cases]
+        self.found["rows"] = [
+            row
+            for row in self.found["rows"]
+            if json.dumps({name: row[name] for name in KEY}) in known
+        ]
 
     def put(self, kind: str, row: dict[str, Any], keys: tuple[str, ...]) -> None:
         """Add a row, in the place of one with the same values of ``keys``; write the file."""

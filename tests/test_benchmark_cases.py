@@ -82,7 +82,7 @@ def test_an_embedding_counts_once_a_character():
     few, many = (Case(TRAINING, B=B, H=8, T=10, L=1, V=100) for B in (1, 100))
     assert few.flops() == 3 * (2 * 4 * 64 * (10 + 10) + 2 * 10 * 8 * 100)
     assert many.flops() == 3 * (2 * 4 * 64 * (1000 + 100) + 2 * 1000 * 8 * 100)
-    assert Case(GENERATION, B=1, H=8, L=1, V=100).flops() == 2 * 4 * 64 + 2 * 8 * 100
+    assert Case(GENERATION, B=1, H=8, T=9, L=1, V=100).flops() == 2 * 4 * 64 + 2 * 8 * 100
 
 
 def test_sampling_is_memory_alone():

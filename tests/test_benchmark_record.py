@@ -56,6 +56,16 @@ def test_a_record_replaces_what_was_measured_anew(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == [again.path.name]
 
 
+def test_a_record_forgets_cases_that_are_no_more(tmp_path: Path):
+    first, second = Case(FORWARD, B=1, threads=2), Case(FORWARD, B=8, threads=2)
+    found = record.Record(tmp_path, "cpu")
+    for case in (first, second):
+        found.put("rows", row(case, 1e-3, 2e-3), record.KEY)
+    again = record.Record(tmp_path, "cpu")
+    again.keep([second, Case(BOTH, B=1)])
+    assert [r["shape"]["B"] for r in again.found["rows"]] == [8]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
