@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 
 import torch
@@ -16,6 +18,11 @@ from charlm_fast import LSTM
 
 def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+def can_compile() -> bool:
+    """Whether torch.compile finds a C++ compiler for the CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
 def inputs(case: Case) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,11 @@ def _lstm(case: Case) -> dict[str, Side]:
         wide = Case(**{**vars(case), "dtype": "float32"})
         found[f"{OURS}, float32"] = Side(lambda: lstm_peers.ours(wide))
         found["nn.LSTM, float32"] = Side(lambda: lstm_peers.torch_lstm(wide))
-    elif (case.B, case.H, case.T) in COMPILED and case.operation == BOTH:
+    elif (
+        case.operation == BOTH
+        and (case.B, case.H, case.T) in COMPILED
+        and (case.device != "cpu" or lstm_peers.can_compile())
+    ):
         found["torch.compile of eager cells"] = Side(lambda: lstm_peers.compiled(case))
     if case.device != "cpu":
         if lstm_peers.installed("flashrnn"):
