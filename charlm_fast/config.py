@@ -143,6 +143,9 @@ class TrainConfig:
     precision: str = option(
         "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
     )
+    recompute: bool = option(
+        False, "machine", "long chunks in less memory: compute activations twice, not keep them"
+    )
 
     def __post_init__(self) -> None:
         for name in COUNTS:

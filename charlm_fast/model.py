@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import checkpoint, generation, ops
 from .masks import mask_like
 from .nn import LSTM
+from .recompute import in_segments
 from .vocab import Vocabulary
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
@@ -120,7 +121,13 @@ class CharLM(nn.Module):
         return self.decoder(y), state
 
     def loss(
-        self, ids: Tensor, targets: Tensor, state: State | None = None, reduction: str = "mean"
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        reduction: str = "mean",
+        *,
+        recompute: bool = False,
     ) -> tuple[Tensor, State]:
         """Cross-entropy in nats of ``targets``, mean or sum over all characters.
 
@@ -131,6 +138,9 @@ class CharLM(nn.Module):
             ids, targets: (T, B) int64 in [0, V).
             state: (h, c), each (L, B, H); zeros if None.
             reduction: ``"mean"`` or ``"sum"``.
+            recompute: keep about sqrt(T) states of a long sequence in place of its activations and
+                compute these again for the gradient (:mod:`charlm_fast.recompute`): less memory,
+                more time, and sums that differ from those without it by rounding.
 
         Returns:
             loss (), and the state after the last step.
@@ -146,6 +156,15 @@ class CharLM(nn.Module):
         self.check_ids("targets", targets)
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
+        if recompute and torch.is_grad_enabled() and ids.dim() == 2 and ids.numel():
+            loss, state = in_segments(self._summed_loss, ids, targets, state)
+        else:
+            loss, state = self._summed_loss(ids, targets, state)
+        return (loss / ids.numel() if reduction == "mean" else loss), state
+
+    def _summed_loss(
+        self, ids: Tensor, targets: Tensor, state: State | None
+    ) -> tuple[Tensor, State]:
         decoder = self.decoder
         dropped = self._drops_between() or (self.training and self.output_dropout)
         if dropped or self._lowered():
@@ -160,7 +179,7 @@ class CharLM(nn.Module):
                 self.encoder.weight, weights, decoder.weight, decoder.bias, h, c, ids, targets
             )
             state = (h, c)
-        return (loss / ids.numel() if reduction == "mean" else loss), state
+        return loss, state
 
     def _drops_between(self) -> bool:
         return bool(self.training and self.dropout and self.num_layers > 1)

@@ -55,6 +55,7 @@ def test_every_field_is_a_flag():
         "device": "cuda",
         "threads": 2,
         "precision": "bfloat16",
+        "recompute": True,
     }
     assert given.keys() | {"resume"} == {f.name for f in dataclasses.fields(TrainConfig)}
     argv = ["--default_train"]

@@ -21,6 +21,7 @@ RANKS = [
     ("charlm_fast.masks", 4),
     ("charlm_fast.network", 4),
     ("charlm_fast.checkpoint", 5),
+    ("charlm_fast.recompute", 5),
     ("charlm_fast.generation", 6),
     ("charlm_fast.model", 6),
 ]
