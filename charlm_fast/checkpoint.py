@@ -155,11 +155,13 @@ def read_config(directory: Path) -> dict[str, Any]:
             "use the release of charlm_fast that wrote it"
         )
     checked: dict[str, Any] = {}
-    for key in ("vocab_size", "hidden_size", "num_layers", "dropout", "tie_weights"):
+    config = {"weight_dropout": 0.0, "output_dropout": 0.0, **config}  # models older than these
+    sizes = ("vocab_size", "hidden_size", "num_layers")
+    for key in (*sizes, "dropout", "weight_dropout", "output_dropout", "tie_weights"):
         value = config.get(key)
         if key == "tie_weights":
             right, kind = isinstance(value, bool), "true or false"
-        elif key == "dropout":
+        elif key.endswith("dropout"):
             right, kind = type(value) in (int, float), "a number"
         else:
             right = type(value) is int and 1 <= value <= 1 << 40

@@ -98,6 +98,8 @@ class TrainConfig:
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
     dropout: float = option(0.0, "model", "between the layers")
+    weight_dropout: float = option(0.0, "model", "of the recurrent weights, anew in each epoch")
+    output_dropout: float = option(0.0, "model", "of the units that the head reads")
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
 
     data: tuple[str, ...] = option(
@@ -140,6 +142,9 @@ class TrainConfig:
     threads: int | None = option(None, "machine", "CPU threads (PyTorch's choice)", type=int)
     precision: str = option(
         "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
+    )
+    recompute: bool = option(
+        False, "machine", "long chunks in less memory: compute activations twice, not keep them"
     )
 
     def __post_init__(self) -> None:

@@ -17,8 +17,8 @@ from .schedule import learning_rate
 from .snapshot import Snapshot
 
 
-def open_board(path: Path, purge_step: int = 0) -> Any:
-    """A TensorBoard writer into a run's folder, which drops what was logged from a step on.
+def board_writer() -> Any:
+    """The class that writes for TensorBoard.
 
     Raises:
         ValueError: TensorBoard is not installed.
@@ -29,7 +29,12 @@ def open_board(path: Path, purge_step: int = 0) -> Any:
         raise ValueError(
             "--tensorboard: TensorBoard is not installed; pip install 'charlm_fast[tensorboard]'"
         ) from error
-    return SummaryWriter(str(path / "tensorboard"), purge_step=purge_step)
+    return SummaryWriter
+
+
+def open_board(path: Path, purge_step: int = 0) -> Any:
+    """A TensorBoard writer into a run's folder, which drops what was logged from a step on."""
+    return board_writer()(str(path / "tensorboard"), purge_step=purge_step)
 
 
 class Reports:

@@ -19,7 +19,7 @@ from .data import Corpus, Source, find_source, named_source
 from .evaluate import evaluate_source
 from .fit import Outcome, check_machine, fit
 from .model import CharLM
-from .reports import Reports
+from .reports import Reports, board_writer
 from .runs import History, claim, kept_on_disk_errors
 from .signals import stop_signals
 from .snapshot import Snapshot
@@ -38,6 +38,8 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
             config.n_layers,
             config.dropout,
             config.tie_weights,
+            weight_dropout=config.weight_dropout,
+            output_dropout=config.output_dropout,
             vocabulary=corpus.vocabulary,
         )
     return model.to(config.device)
@@ -83,6 +85,8 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     config = dataclasses.replace(config, seed=seed)
     generation.check_arguments(config.sample_len, config.temperature, None, None, None)
     check_machine(config, workers, workers.device)
+    if config.tensorboard:
+        board_writer()  # before the run has a folder
     test = test_source(config)
     source = find_source(config.data)
     corpus = Corpus.load(source, config.vocab)

@@ -22,7 +22,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize(
     "model",
     [
-        CharLM(hidden_size=8, num_layers=3, dropout=0.25),
+        CharLM(hidden_size=8, num_layers=3, dropout=0.25, weight_dropout=0.5, output_dropout=0.125),
         CharLM(5, 8, 1, tie_weights=True, vocabulary=Vocabulary("abcñ—")),
         CharLM(256, 4, 1),
         CharLM(7, 4).double(),
@@ -33,7 +33,9 @@ def test_round_trip(model, tmp_path):
     model.save_pretrained(tmp_path / "a" / "b")
     loaded = CharLM.from_pretrained(tmp_path / "a" / "b")
     assert loaded.vocabulary == model.vocabulary
-    assert loaded.dropout == model.dropout and loaded.tie_weights == model.tie_weights
+    for name in ("dropout", "weight_dropout", "output_dropout"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.tie_weights == model.tie_weights
     assert not loaded.training
     ids = torch.randint(model.vocab_size, (5, 2))
     for ours, theirs in zip(model.eval()(ids), loaded(ids), strict=True):
@@ -215,6 +217,7 @@ def test_a_pickle_is_never_opened(saved):
         ({"vocabulary": {"kind": "characters", "characters": "aa"}}, "characters: expected"),
         ({"vocabulary": 5}, "vocabulary: expected"),
         ({"dropout": None}, "dropout is None"),
+        ({"weight_dropout": "0"}, "weight_dropout is '0'"),
         ({"tie_weights": True}, "expected 10"),
         ({"format": 99}, "got format 99, expected 1"),
         ({"model_type": "gpt2"}, "not the configuration of a charlm_fast model"),
@@ -233,6 +236,14 @@ def test_a_configuration_that_is_not_one(saved, text):
     (saved / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"not valid JSON|not the configuration"):
         CharLM.from_pretrained(saved)
+
+
+def test_a_model_from_before_some_settings(saved):
+    config = json.loads((saved / "config.json").read_text())
+    del config["weight_dropout"], config["output_dropout"]
+    (saved / "config.json").write_text(json.dumps(config))
+    model = CharLM.from_pretrained(saved)
+    assert (model.dropout, model.weight_dropout, model.output_dropout) == (0.25, 0.0, 0.0)
 
 
 def test_out_of_range_dropout(saved):
