@@ -134,6 +134,19 @@ void run_lstm() {
   });
   check_close<T>(gradients, right, "lstm_backward");
 
+  const bool need_weights = flip();
+  Tensors seen;
+  for (int64_t l = 0; packed && l < L; ++l) seen.push_back(real<T>({rows, R}));
+  const auto [all, right_all] = both_ways([&] {
+    auto [dx, dh0, dc0, found] = charlm::lstm_gradients(
+        dy, dhn, dcn, x, ids, batch_sizes, seen, h0, c0, weights, has_bias, has_proj, reverse,
+        expected[0], expected[3], need_input, need_weights);
+    found.insert(found.end(), {dh0, dc0});
+    if (need_input) found.push_back(dx);
+    return found;
+  });
+  check_close<T>(all, right_all, "lstm_gradients");
+
   if (ids && ids->numel()) {
     ids->mutable_data_ptr<int64_t>()[draw(0, ids->numel() - 1)] = flip() ? V : -1;
     bool refused = false;
@@ -161,6 +174,46 @@ void run_rows() {
     return gradient ? Tensors{loss, scratch} : Tensors{loss};
   });
   check_close<T>(losses, right, "cross_entropy_");
+
+  const int64_t H = draw_size(40);
+  const Tensor x = real<T>({N, H}), weight = real<T>({V, H}, 0.3), bias = real<T>({V});
+  const bool save = flip(), has_bias = flip();
+  const auto [head, right_head] = both_ways([&] {
+    return list(
+        charlm::linear_cross_entropy(x, weight, has_bias ? Maybe(bias) : Maybe(), ids, save));
+  });
+  check_close<T>(head, right_head, "linear_cross_entropy");
+}
+
+template <class T>
+void run_language_model() {
+  const int64_t L = draw(1, 3), T_ = draw_size(16), B = draw_size(12), H = draw_size(50);
+  const int64_t E = draw_size(50), V = draw_size(60), W = draw_size(60);
+  const double scale = 1 / std::sqrt(static_cast<double>(H));
+  Tensors weights;
+  for (int64_t l = 0; l < L; ++l) {
+    weights.push_back(real<T>({4 * H, l ? H : E}, scale));
+    weights.push_back(real<T>({4 * H, H}, scale));
+    weights.push_back(real<T>({4 * H}, scale));
+    weights.push_back(real<T>({4 * H}, scale));
+  }
+  const Tensor embedding = real<T>({V, E}), head = real<T>({W, H}, scale), bias = real<T>({W});
+  const Tensor h0 = real<T>({L, B, H}), c0 = real<T>({L, B, H});
+  const Tensor ids = integers({T_, B}, 0, V - 1), targets = integers({T_, B}, 0, W - 1);
+  const Maybe dloss = draw(0, 3) ? Maybe(real<T>({})) : Maybe();
+  const Maybe dhn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
+  const Maybe dcn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
+  const bool need_input = flip(), need_weights = flip();
+  const auto [found, expected] = both_ways([&] {
+    auto [loss, hn, cn, saved] =
+        charlm::lstm_loss(embedding, weights, head, bias, h0, c0, ids, targets);
+    Tensors out = charlm::lstm_loss_backward(dloss, dhn, dcn, embedding, weights, h0, c0, ids,
+                                             saved, need_input, need_weights);
+    if (!need_input) out.erase(out.begin());
+    out.insert(out.end(), {loss, hn, cn});
+    return out;
+  });
+  check_close<T>(found, expected, "lstm_loss");
 }
 
 charlm::Sampling draw_sampling(int64_t V) {
@@ -245,7 +298,8 @@ template <class T>
 void run_one(int64_t kind) {
   if (kind < 5) return run_lstm<T>();
   if (kind == 5) return run_rows<T>();
-  if (kind < 8) return run_sample<T>();
+  if (kind == 6) return run_language_model<T>();
+  if (kind < 9) return run_sample<T>();
   return run_generate<T>();
 }
 
@@ -257,7 +311,7 @@ int main(int count, char** argument) {
   for (int64_t k = 0; k < cases; ++k) {
     random_bits.seed(first + k);
     try {
-      const int64_t kind = draw(0, 9);
+      const int64_t kind = draw(0, 10);
       flip() ? run_one<float>(kind) : run_one<double>(kind);
     } catch (const std::exception& error) {
       std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(first + k),

@@ -30,6 +30,40 @@ inline Tensor clone(const Tensor& from) {
   return t;
 }
 
+inline Tensor empty_like(const Tensor& like) { return Tensor(like.sizes(), like.scalar_type()); }
+
+inline void zero_(Tensor& t) {
+  if (t.bytes()) std::memset(t.type_erased(), 0, t.bytes());
+}
+
+inline Tensor view(const Tensor& from, const std::vector<int64_t>& sizes) {
+  STD_TORCH_CHECK(from.is_contiguous(), "a view of a tensor with gaps");
+  const Tensor like(sizes, from.scalar_type());
+  STD_TORCH_CHECK(like.numel() == from.numel(), "a view of another size");
+  AtenTensorHandle out = new AtenTensorOpaque(*from.get());
+  out->sizes = sizes;
+  out->strides = like.get()->strides;
+  return Tensor(out);
+}
+
+// Over the rows of a matrix.
+inline Tensor sum(const Tensor& from, const headeronly::IntHeaderOnlyArrayRef& over) {
+  STD_TORCH_CHECK(from.dim() == 2 && over.values == std::vector<int64_t>{0}, "another sum");
+  Tensor out = new_zeros(from, {from.size(1)});
+  const auto add = [&](auto zero) {
+    using T = decltype(zero);
+    const AtenTensorHandle t = from.get();
+    for (int64_t c = 0; c < from.size(1); ++c) {
+      double total = 0;
+      for (int64_t r = 0; r < from.size(0); ++r)
+        total += t->data<T>()[r * t->strides[0] + c * t->strides[1]];
+      out.mutable_data_ptr<T>()[c] = static_cast<T>(total);
+    }
+  };
+  from.scalar_type() == ScalarType::Float ? add(0.0f) : add(0.0);
+  return out;
+}
+
 inline int& threads() {
   static int count = 1;
   return count;
