@@ -35,6 +35,8 @@ def test_every_field_is_a_flag():
         "hidden_size": 32,
         "n_layers": 4,
         "dropout": 0.5,
+        "weight_dropout": 0.25,
+        "output_dropout": 0.125,
         "tie_weights": True,
         "data": ("a", "b"),
         "test": ("c",),
