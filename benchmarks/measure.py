@@ -31,6 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"of {', '.join(PARTS)}")  # fmt: skip
+    parser.add_argument("--match", default="", help="only cases whose line holds this: T=1000")
     parser.add_argument("--whole-grid", action="store_true", help="every shape")
     parser.add_argument("--seconds", type=float, default=1.2, help="of measuring, for each case")
     parser.add_argument("--budget", type=float, help="start nothing after so many seconds")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace, cases: list[Case], shapes: list[memory.Shape])
         print(*record.found["roof"], sep="\n", flush=True)
     effort, failed, left = Effort(seconds=args.seconds), 0, 0
     for case in cases:
-        if case.operation not in args.only:
+        if case.operation not in args.only or args.match not in str(case):
             continue
         if time.monotonic() > end:
             left += 1

@@ -26,7 +26,7 @@ from contest import one_line
 
 SIDES = ("charlm_fast", "charlm_fast, recompute", "nn.LSTM")
 BATCHES, HIDDENS, STEPS = (1, 8, 64, 256), (64, 128, 256, 512, 1024), (50, 200, 1000)
-LARGEST = 1 << 30  # bytes of activations up to which a shape is run without --whole-grid
+LARGEST = 1 << 29  # bytes of activations up to which a shape is run without --whole-grid
 FLOATS_A_ROW = 22  # of size H that two layers keep or need for a character, at most
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -32,8 +32,9 @@ def in_segments(
 ) -> tuple[Tensor, State]:
     """The summed loss of a sequence, keeping no more than the states between its segments.
 
-    Each segment runs again in the backward pass, with the masks of dropout that it had. The loss
-    and its gradients are, bit for bit, those of the same segments kept in memory.
+    Each segment runs again in the backward pass, with the masks of dropout that it had: one that
+    else holds for a sequence holds for a segment. The loss and its gradients are, bit for bit,
+    those of the same segments kept in memory.
 
     Args:
         loss: gives the summed loss () and the next state of ids and targets (t, B) and a state.

@@ -155,7 +155,10 @@ def test_the_command_measures_and_goes_on(tmp_path: Path, capsys: pytest.Capture
     assert [r["operation"] for r in found["rows"]] == [FORWARD]
     if memory.unavailable() is None:
         assert set(found["memory"][0]["bytes"]) == set(memory.SIDES)
-    args.budget = 1e-9
+    args.match = "H=9"
+    assert measure.run(args, cases, []) == 0
+    assert json.loads(path.read_text()) == found
+    args.match, args.budget = "", 1e-9
     assert measure.run(args, cases, [memory.Shape(1, 8, 4)]) == 0
     assert "2 case(s) not started" in capsys.readouterr().out
     assert json.loads(path.read_text())["rows"] == found["rows"]

@@ -59,12 +59,16 @@ def test_no_segment_is_empty_or_small(batch):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(
+    "dropout",
+    [{}, {"dropout": 0.4}, {"weight_dropout": 0.3}, {"output_dropout": 0.2}],
+    ids=str,
+)
 @pytest.mark.parametrize(("steps", "batch", "layers"), [(900, 1, 2), (61, 20, 3)])
 def test_the_bits_are_those_of_segments_kept_in_memory(
     monkeypatch, steps, batch, layers, dropout, reduction
 ):
-    model = CharLM(30, 17, layers, dropout)
+    model = CharLM(30, 17, layers, **dropout)
     seed = int(torch.randint(1 << 30, ()))
     again = run(model, seed, steps, batch, reduction=reduction, recompute=True)
     monkeypatch.setattr(recompute, "checkpoint", keep)
