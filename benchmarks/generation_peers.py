@@ -11,17 +11,17 @@ from charlm_fast import CharLM
 TEMPERATURE = 0.8
 
 
-def model() -> CharLM:
-    """The default model, with weights that make some characters likelier than others."""
-    found = CharLM()
+def model(hidden: int, device: str) -> CharLM:
+    """The default model but for its size, some characters likelier than others."""
+    found = CharLM(hidden_size=hidden).to(device)
     with torch.no_grad():
         found.decoder.weight.mul_(8)
     return found.eval()
 
 
-def ours(batch: int, length: int) -> Callable[[], object]:
+def ours(batch: int, length: int, hidden: int = 128, device: str = "cpu") -> Callable[[], object]:
     """``length`` characters of each of ``batch`` texts in one call, from ids to ids."""
-    network, prime = model(), torch.full((1, batch), 36)
+    network, prime = model(hidden, device), torch.full((1, batch), 36, device=device)
 
     def write() -> torch.Tensor:
         return network.generate(prime, length, TEMPERATURE)
@@ -29,16 +29,18 @@ def ours(batch: int, length: int) -> Callable[[], object]:
     return write
 
 
-def torch_loop(batch: int, length: int) -> Callable[[], object]:
+def torch_loop(
+    batch: int, length: int, hidden: int = 128, device: str = "cpu"
+) -> Callable[[], object]:
     """The usual loop: embedding, a step of nn.LSTM, linear, softmax and multinomial a character."""
-    network = model()
+    network = model(hidden, device)
     encoder, decoder = network.encoder, network.decoder
     lstm = torch.nn.LSTM(network.hidden_size, network.hidden_size, network.num_layers)
-    lstm.load_state_dict(network.lstm.state_dict())
+    lstm.to(device).load_state_dict(network.lstm.state_dict())
 
     @torch.no_grad()
     def write() -> torch.Tensor:
-        ids, state, text = torch.full((1, batch), 36), None, []
+        ids, state, text = torch.full((1, batch), 36, device=device), None, []
         for _ in range(length):
             y, state = lstm(encoder(ids), state)
             p = torch.softmax(decoder(y[0]) / TEMPERATURE, -1)

@@ -14,8 +14,6 @@ import argparse
 import functools
 import json
 import os
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +21,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from contest import SUMMARY, Effort, Side, Step, block_seconds, contest
 from torch import Tensor, nn
 
 from charlm_fast import LSTM, CharLM, backends, ops, use_backend
 from charlm_fast.ops.dispatch import select
 
-Step = Callable[[], object]
 ROUNDS = 7
 BLOCK = 0.02  # seconds
 
@@ -60,47 +58,19 @@ class Bench:
 
     def seconds(self, step: Step, count: int) -> float:
         """Seconds a step takes over ``count`` of them."""
-        if not self.gpu:
-            start = time.perf_counter()
-            for _ in range(count):
-                step()
-            return (time.perf_counter() - start) / count
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(count):
-            step()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / count
+        return block_seconds(step, count, self.gpu)
 
     def contest(self, sides: dict[str, Callable[[], Step]], peer: str, **row: Any) -> None:
         """Build, warm up and time all sides in turn; the row gets times, ratios and errors."""
-        steps: dict[str, Step] = {}
-        counts: dict[str, int] = {}
-        times: dict[str, list[float]] = {}
-        errors: dict[str, str] = {}
-        for name, build in sides.items():
-            try:
-                step = build()
-                self.seconds(step, 2)
-                counts[name] = max(
-                    1, min(200, round(self.block / max(self.seconds(step, 2), 1e-7)))
-                )
-                steps[name], times[name] = step, []
-            except Exception as error:
-                errors[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
-        for _ in range(self.rounds):
-            for name, step in steps.items():
-                times[name].append(self.seconds(step, counts[name]))
+        effort = Effort(0.0, self.block, (self.rounds, self.rounds), 200)
+        outcome = contest({n: Side(build) for n, build in sides.items()}, effort, self.gpu)
+        times, errors = outcome.seconds, outcome.errors
         ratios = {
-            name: round(statistics.median(p / m for m, p in zip(mine, times[peer], strict=True)), 3)
-            for name, mine in times.items()
+            name: round(outcome.ratio(name, peer), 3)
+            for name in times
             if name != peer and peer in times
         }
-        micro = {
-            name: [round(f(found) * 1e6, 2) for f in (min, statistics.median, max)]
-            for name, found in times.items()
-        }
+        micro = {name: [round(f(found) * 1e6, 2) for f in SUMMARY] for name, found in times.items()}
         self.add(**row, peer=peer, us=micro, ratio=ratios, **({"errors": errors} if errors else {}))
 
     def graphed(self, build: Callable[[], Step]) -> Callable[[], Step]:

@@ -11,34 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import peers
 import torch
-
-SUMMARY = (min, statistics.median, max)
-
-
-def block_seconds(step: Callable[[], object], steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return (time.perf_counter() - start) / steps
-
-
-def compare(
-    ours: Callable[[], object], peer: Callable[[], object], rounds: int, steps: int
-) -> tuple[list[float], list[float]]:
-    """Seconds a step of each side, block by block."""
-    for step in (ours, peer):
-        block_seconds(step, steps)
-    pairs = [(block_seconds(ours, steps), block_seconds(peer, steps)) for _ in range(rounds)]
-    return [a for a, _ in pairs], [b for _, b in pairs]
+from contest import SUMMARY, Effort, Side, contest
+from machine import cpu_name
 
 
 def describe(seconds: list[float]) -> str:
@@ -46,22 +25,17 @@ def describe(seconds: list[float]) -> str:
     return f"{middle:7.2f} ms ({low:.2f} to {high:.2f})"
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), "unknown")
-
-
 def measure(batch: int, threads: int, rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(threads)
     rows = []
     for peer, fused in (("nn.LSTM", False), ("nn.LSTM, fused Adam", True)):
-        mine, theirs = compare(
-            peers.ours(batch), peers.torch_lstm(batch, fused), rounds, max(1, 10 // batch)
-        )
-        ratio = statistics.median(b / a for a, b in zip(mine, theirs, strict=True))
+        sides = {
+            "charlm_fast": Side(lambda: peers.ours(batch)),
+            peer: Side(lambda fused=fused: peers.torch_lstm(batch, fused)),
+        }
+        outcome = contest(sides, Effort(rounds=(rounds, rounds), calls=max(1, 10 // batch)))
+        mine, theirs = outcome.seconds.values()
+        ratio = outcome.ratio("charlm_fast", peer)
         print(
             f"B={batch}, {threads} thread(s): charlm_fast {describe(mine)}, "
             f"{peer} {describe(theirs)}: {ratio:.2f} x",
@@ -90,10 +64,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     bars = axes.barh(labels, [r["ratio"] for r in rows], color="#2a6f97")
     axes.bar_label(bars, fmt="%.2f x", padding=3)
     axes.axvline(1, color="#999999", linewidth=1)
-    axes.text(1, -0.75, " nn.LSTM", color="#666666", fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.15 * max(r["ratio"] for r in rows))
-    axes.set_xlabel("training steps per second, nn.LSTM = 1")
+    axes.set_xlabel("training steps per second, nn.LSTM = 1 (the line)")
     axes.set_title(f"H = 128, L = 2, T = 200, float32; {results['cpu']}", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

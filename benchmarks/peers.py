@@ -1,4 +1,4 @@
-"""Training steps of the same model on our kernels and on PyTorch's, from the same weights."""
+"""Training steps of the same model on our kernels and on PyTorch's: embedding, LSTM, head, Adam."""
 
 from __future__ import annotations
 
@@ -6,49 +6,100 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from charlm_fast import CharLM
 
 VOCAB, HIDDEN, LAYERS, STEPS = 100, 128, 2, 200
+RATE = 0.005
+
+Step = Callable[[], Tensor]
 
 
-def chunk(batch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and targets (STEPS, batch), drawn anew: never zeros."""
-    ids = torch.randint(VOCAB, (STEPS + 1, batch))
+def chunk(batch: int, steps: int = STEPS, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Ids and targets (steps, batch), drawn anew: never zeros."""
+    ids = torch.randint(VOCAB, (steps + 1, batch), device=device)
     return ids[:-1].contiguous(), ids[1:].contiguous()
 
 
-def ours(batch: int) -> Callable[[], torch.Tensor]:
-    """One Adam step of CharLM."""
-    model = CharLM(VOCAB, HIDDEN, LAYERS)
-    adam = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
-    ids, targets = chunk(batch)
+def training_step(parameters: list[nn.Parameter], fused: bool, loss: Step) -> Step:
+    """One Adam step on a loss."""
+    adam = torch.optim.Adam(parameters, lr=RATE, fused=fused)
 
-    def step() -> torch.Tensor:
-        loss, _ = model.loss(ids, targets, reduction="sum")
+    def step() -> Tensor:
+        found = loss()
         adam.zero_grad()
-        loss.backward()
+        found.backward()
         adam.step()
-        return loss
+        return found
 
     return step
 
 
-def torch_lstm(batch: int, fused_adam: bool = False) -> Callable[[], torch.Tensor]:
+def ours(
+    batch: int,
+    steps: int = STEPS,
+    hidden: int = HIDDEN,
+    layers: int = LAYERS,
+    device: str = "cpu",
+    recompute: bool = False,
+) -> Step:
+    """One step of CharLM."""
+    model = CharLM(VOCAB, hidden, layers).to(device)
+    ids, targets = chunk(batch, steps, device)
+    return training_step(
+        list(model.parameters()),
+        True,
+        lambda: model.loss(ids, targets, reduction="sum", recompute=recompute)[0],
+    )
+
+
+def _modules(hidden: int, layers: int, device: str) -> tuple[nn.Embedding, nn.LSTM, nn.Linear]:
+    return (
+        nn.Embedding(VOCAB, hidden, device=device),
+        nn.LSTM(hidden, hidden, layers, device=device),
+        nn.Linear(hidden, VOCAB, device=device),
+    )
+
+
+def torch_lstm(
+    batch: int,
+    fused_adam: bool = False,
+    steps: int = STEPS,
+    hidden: int = HIDDEN,
+    layers: int = LAYERS,
+    device: str = "cpu",
+) -> Step:
     """The same step with nn.Embedding, nn.LSTM over the whole chunk, nn.Linear."""
-    encoder, lstm = nn.Embedding(VOCAB, HIDDEN), nn.LSTM(HIDDEN, HIDDEN, LAYERS)
-    decoder = nn.Linear(HIDDEN, VOCAB)
-    parameters = [p for m in (encoder, lstm, decoder) for p in m.parameters()]
-    adam = torch.optim.Adam(parameters, lr=0.005, fused=fused_adam)
-    ids, targets = chunk(batch)
+    encoder, lstm, decoder = _modules(hidden, layers, device)
+    ids, targets = chunk(batch, steps, device)
 
-    def step() -> torch.Tensor:
+    def loss() -> Tensor:
         logits = decoder(lstm(encoder(ids))[0])
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        return loss
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
 
-    return step
+    parameters = [p for m in (encoder, lstm, decoder) for p in m.parameters()]
+    return training_step(parameters, fused_adam, loss)
+
+
+def character_loop(
+    batch: int,
+    steps: int = STEPS,
+    hidden: int = HIDDEN,
+    layers: int = LAYERS,
+    device: str = "cpu",
+) -> Step:
+    """The step as small tutorials have it: module calls and a loss for each character."""
+    encoder, lstm, decoder = _modules(hidden, layers, device)
+    ids, targets = chunk(batch, steps, device)
+
+    def loss() -> Tensor:
+        zeros = torch.zeros(layers, batch, hidden, device=device)
+        total, state = zeros.new_zeros(()), (zeros, zeros)
+        for t in range(steps):
+            y, state = lstm(encoder(ids[t : t + 1]), state)
+            total = total + F.cross_entropy(decoder(y[0]), targets[t], reduction="sum")
+        return total
+
+    parameters = [p for m in (encoder, lstm, decoder) for p in m.parameters()]
+    return training_step(parameters, False, loss)

@@ -58,12 +58,9 @@ class TorchCharLM(CharLM):
         y, state = self.lstm(self.encoder(ids), state)
         return self.decoder(y), state
 
-    def loss(
-        self, ids: Tensor, targets: Tensor, state: Any = None, reduction: str = "mean"
-    ) -> tuple[Tensor, Any]:
+    def _summed_loss(self, ids: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = self(ids, state)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
-        return loss, state
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), state
 
 
 def peer_of(model: CharLM) -> TorchCharLM:

@@ -13,35 +13,23 @@ from charlm_fast.functional import sample
 TEMPERATURE = 0.8
 
 
-def logits(rows: int, size: int) -> Tensor:
+def logits(rows: int, size: int, device: str = "cpu") -> Tensor:
     """Random logits (rows, size)."""
-    return torch.randn(rows, size) * 2
+    return torch.randn(rows, size, device=device) * 2
 
 
-def ours(rows: int, size: int, **filters: float) -> Callable[[], object]:
-    return partial(sample, logits(rows, size), TEMPERATURE, **filters)
+def ours(rows: int, size: int, device: str = "cpu", **filters: float) -> Callable[[], object]:
+    return partial(sample, logits(rows, size, device), TEMPERATURE, **filters)
 
 
-def multinomial(rows: int, size: int) -> Callable[[], object]:
-    z = logits(rows, size)
+def multinomial(rows: int, size: int, device: str = "cpu") -> Callable[[], object]:
+    z = logits(rows, size, device)
     return lambda: torch.multinomial(torch.softmax(z / TEMPERATURE, -1), 1)
 
 
-def top_k(rows: int, size: int, k: int) -> Callable[[], object]:
-    """With torch.topk, as Hugging Face transformers filter."""
-    z = logits(rows, size)
-
-    def draw() -> Tensor:
-        x = z / TEMPERATURE
-        x = x.masked_fill(x < x.topk(k).values[:, -1:], -torch.inf)
-        return torch.multinomial(torch.softmax(x, -1), 1)
-
-    return draw
-
-
-def top_p(rows: int, size: int, p: float) -> Callable[[], object]:
+def top_p(rows: int, size: int, p: float, device: str = "cpu") -> Callable[[], object]:
     """With a sort and a running sum, as Hugging Face transformers filter."""
-    z = logits(rows, size)
+    z = logits(rows, size, device)
 
     def draw() -> Tensor:
         x = z / TEMPERATURE

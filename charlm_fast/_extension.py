@@ -2,7 +2,7 @@
 
 ``python -m charlm_fast...`` puts the current folder first on the path, so in a checkout the
 sources there are imported, while ``pip install .`` left the built modules in site-packages. So
-all of ``sys.path`` is searched, and modules built from other sources than these are refused.
+from a checkout all of ``sys.path`` is searched, and modules built from other sources are refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import torch
 from ._source_hash import source_hash
 
 _HERE = Path(__file__).resolve().parent
+_SOURCES = _HERE.parent / "csrc"
 
 
 def _built() -> tuple[Path, Path] | None:
     """The two modules of one build: operations, and facts."""
-    for folder in (_HERE, *(Path(entry) / "charlm_fast" for entry in sys.path if entry)):
+    installed = [Path(entry) / "charlm_fast" for entry in sys.path if entry]
+    for folder in (_HERE, *(installed if _SOURCES.is_dir() else ())):
         found = [
             next((p for s in EXTENSION_SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
             for name in ("_C", "_host")
@@ -68,9 +70,8 @@ def load_native() -> str | None:
             "in the source folder (CHARLM_FAST_NATIVE must not be 0)"
         )
     path = built[0]
-    csrc = _HERE.parent / "csrc"
-    if csrc.is_dir() and host.build_info()["source_hash"] != source_hash(csrc):
-        reason = f"{path} was built from other sources than {csrc}: run 'pip install .' again"
+    if _SOURCES.is_dir() and host.build_info()["source_hash"] != source_hash(_SOURCES):
+        reason = f"{path} was built from other sources than {_SOURCES}: run 'pip install .' again"
         warnings.warn(f"charlm_fast: {reason}; the slow reference backend serves", stacklevel=2)
         return reason
     try:

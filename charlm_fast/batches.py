@@ -57,10 +57,10 @@ class Streams:
         corpus.check_length(size)
         self.workers = workers
         self.length, self.chunk_len = length, size
-        self.ring = torch.cat([corpus.ids, corpus.ids[: size + 1]])
-        starts = torch.arange(rows, device=self.ring.device) * length // rows
+        self.ids = corpus.ids
+        starts = torch.arange(rows, device=self.ids.device) * length // rows
         self.starts = workers.part(starts.unsqueeze(0))
-        self.offsets = torch.arange(size + 1, device=self.ring.device).unsqueeze(1)
+        self.offsets = torch.arange(size + 1, device=self.ids.device).unsqueeze(1)
         self.position = 0
         shape = (model.num_layers, self.starts.shape[1], model.hidden_size)
         h = model.encoder.weight.new_zeros(shape)
@@ -68,9 +68,9 @@ class Streams:
 
     def next(self) -> Batch:
         """The batch of the next step."""
-        index = (self.starts + self.position) % self.length + self.offsets
+        index = (self.starts + self.position + self.offsets) % self.length
         self.position = (self.position + self.chunk_len) % self.length
-        chunk = self.ring[index].long()
+        chunk = self.ids[index].long()
         return chunk[:-1], chunk[1:], self.state
 
     def carry(self, state: State) -> None:
@@ -86,7 +86,13 @@ class Streams:
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.position = int(tensors["position"])
         h, c = (self.workers.part(tensors[name]).contiguous() for name in ("h", "c"))
-        self.state = (h.to(self.ring.device), c.to(self.ring.device))
+        for part in (h, c):
+            if part.shape != self.state[0].shape or part.dtype != self.state[0].dtype:
+                raise ValueError(
+                    f"batches: got a state {part.dtype} of shape {list(part.shape)}, "
+                    f"expected {self.state[0].dtype} of shape {list(self.state[0].shape)}"
+                )
+        self.state = (h.to(self.ids.device), c.to(self.ids.device))
 
 
 def batches(

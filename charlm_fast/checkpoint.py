@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from .files import replacing, write_text
+from .files import write_tensors, write_text
 from .network import can_find
 from .vocab import Vocabulary
 
@@ -21,6 +21,7 @@ CONFIG = "config.json"
 CARD = "README.md"
 FORMAT = 1
 MAX_CONFIG_BYTES = 64 << 20  # a vocabulary of all of Unicode takes 13 MB
+MAX_WEIGHTS_BYTES = 16 << 30  # of a download; 2000 units in 100 layers take 13 GB
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -72,14 +73,10 @@ def save(
     notes: str = "",
 ) -> None:
     """Write a model's files, each beside its old version and then renamed."""
-    from safetensors.torch import save_file
-
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"directory: {directory} is a file; name another place for the model")
-    with replacing(directory / WEIGHTS) as beside:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(tensors, str(beside), metadata={"format": "pt"})
+    write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
     text = json.dumps({"model_type": "charlm_fast", "format": FORMAT, **config}, indent=2)
     write_text(directory / CONFIG, text + "\n")
     notes = f"\n{notes.strip()}\n" if notes.strip() else ""
@@ -97,9 +94,17 @@ def locate(name: str | os.PathLike[str]) -> Path:
     offline = False
     try:
         from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
 
         # Without a network the Hub's client would retry for half a minute; its cache is as good.
         offline = not can_find(urlsplit(constants.ENDPOINT).hostname or "")
+        if not offline:
+            try:
+                _check_download(str(name))
+            except (ValueError, HfHubHTTPError):
+                raise
+            except Exception:  # of the connection: what was downloaded before may do
+                offline = True
         found = [
             hf_hub_download(str(name), file, etag_timeout=5, local_files_only=offline)
             for file in (CONFIG, WEIGHTS)
@@ -111,6 +116,21 @@ def locate(name: str | os.PathLike[str]) -> Path:
             f"a model: {'there seems to be no network' if offline else reason}"
         ) from error
     return Path(found[0]).parent
+
+
+def _check_download(name: str) -> None:
+    """Raise ValueError unless the Hub gives a model's files over TLS and none is too large."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    for file, most in ((CONFIG, MAX_CONFIG_BYTES), (WEIGHTS, MAX_WEIGHTS_BYTES)):
+        url = hf_hub_url(name, file)
+        if not url.startswith("https://"):
+            raise ValueError(f"{url} is an address without TLS")
+        size = get_hf_file_metadata(url, timeout=5).size
+        if size is None or size > most:
+            raise ValueError(
+                f"its {file} has {size or 'an unknown number of'} bytes, of at most {most}"
+            )
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -135,11 +155,13 @@ def read_config(directory: Path) -> dict[str, Any]:
             "use the release of charlm_fast that wrote it"
         )
     checked: dict[str, Any] = {}
-    for key in ("vocab_size", "hidden_size", "num_layers", "dropout", "tie_weights"):
+    config = {"weight_dropout": 0.0, "output_dropout": 0.0, **config}  # models older than these
+    sizes = ("vocab_size", "hidden_size", "num_layers")
+    for key in (*sizes, "dropout", "weight_dropout", "output_dropout", "tie_weights"):
         value = config.get(key)
         if key == "tie_weights":
             right, kind = isinstance(value, bool), "true or false"
-        elif key == "dropout":
+        elif key.endswith("dropout"):
             right, kind = type(value) in (int, float), "a number"
         else:
             right = type(value) is int and 1 <= value <= 1 << 40

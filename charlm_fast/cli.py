@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,12 @@ MISTAKES = (
     torch.OutOfMemoryError,
 )
 
+MAX_THREADS = 1024  # beyond what a machine can start, OpenMP ends the process
+
+
+class Terminated(BaseException):
+    """SIGTERM, which so runs what cleans up."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
@@ -40,15 +47,24 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     def one_line(message: Any, category: type[Warning], *_: Any) -> str:
         return f"warning: {message}\n"
 
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
     warnings.formatwarning = one_line  # type: ignore[assignment]
     try:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun's workers end at once
+            signal.signal(signal.SIGTERM, terminate)
         code = main(None)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         code = 130
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        code = 143
     except MISTAKES as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -58,6 +74,14 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
         print("error: not enough memory; choose smaller sizes", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise ValueError for a number of threads that no machine has."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ValueError(
+            f"--threads: got {threads}, expected at least 1 and at most {MAX_THREADS:,}"
+        )
 
 
 def device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 
 from . import cli
 from .presets import PRESETS
-from .resume import find_run, read_settings
+from .resume import check_kinds, find_run, read_settings
 from .vocab import NAMES
 
 MODES = {
@@ -98,6 +98,8 @@ class TrainConfig:
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
     dropout: float = option(0.0, "model", "between the layers")
+    weight_dropout: float = option(0.0, "model", "of the recurrent weights, anew in each epoch")
+    output_dropout: float = option(0.0, "model", "of the units that the head reads")
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
 
     data: tuple[str, ...] = option(
@@ -141,6 +143,9 @@ class TrainConfig:
     precision: str = option(
         "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
     )
+    recompute: bool = option(
+        False, "machine", "long chunks in less memory: compute activations twice, not keep them"
+    )
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -149,6 +154,9 @@ class TrainConfig:
         for name in ("warmup", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 0")
+        for name in (*COUNTS, "warmup", "patience", "sample_len"):
+            if getattr(self, name) >= 1 << 63:
+                raise ValueError(f"--{name}: got {getattr(self, name)}, expected less than 2^63")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"--lr: got {self.lr}, expected a positive number")
         for name in ("clip", "weight_decay"):
@@ -172,8 +180,7 @@ class TrainConfig:
                 f"--patience: got {self.patience} without a validation text, expected "
                 "--val_fraction with it, such as 0.05"
             )
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads: got {self.threads}, expected at least 1")
+        cli.check_threads(self.threads)
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed: got {self.seed}, expected an integer from 0 to 2^63 - 1")
         if self.name is not None and (
@@ -280,6 +287,7 @@ def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     run_dir = values.get("run_dir", TrainConfig.run_dir)
     run = find_run(values["resume"], run_dir, values.get("name"))
     saved = read_settings(run)
+    check_kinds(run, saved, dataclasses.fields(TrainConfig))
     for name in FIXED:
         if name in values and values[name] != saved.get(name):
             raise ValueError(

@@ -211,8 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"--seed: got {seed}, expected an integer from 0 to 2^63 - 1")
     if arguments.threads is not None:
-        if arguments.threads < 1:
-            raise ValueError(f"--threads: got {arguments.threads}, expected at least 1")
+        cli.check_threads(arguments.threads)
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
     test = find_test(arguments.test)

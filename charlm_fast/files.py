@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -13,6 +17,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new path beside ``path``: write there; it takes the place of ``path`` at the end.
 
     If the block raises, what was written is removed and ``path`` stays as it was.
+
+    Raises:
+        OSError: it cannot be written; the error names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,14 +30,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)  # a write to an open file does not say to which
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file with :func:`replacing`."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file with :func:`replacing`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as beside:
+        try:
+            save_file(tensors, str(beside), metadata=metadata)
+        except SafetensorError as error:  # its own kind, for a full disk too
+            raise OSError(f"{path}: cannot be written ({error})") from error
 
 
 def _umask() -> int:

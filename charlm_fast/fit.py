@@ -39,12 +39,12 @@ class Outcome:
 class _Loss(nn.Module):
     """The loss as a forward, where DistributedDataParallel expects it."""
 
-    def __init__(self, model: CharLM) -> None:
+    def __init__(self, model: CharLM, recompute: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.recompute = model, recompute
 
     def forward(self, ids: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
-        return self.model.loss(ids, targets, state, "sum")
+        return self.model.loss(ids, targets, state, "sum", recompute=self.recompute)
 
 
 def fit(
@@ -94,10 +94,10 @@ def fit(
     if resume is not None:
         progress.restore(resume)
     model.train()
-    forward: Any = partial(model.loss, reduction="sum")
+    forward: Any = partial(model.loss, reduction="sum", recompute=config.recompute)
     if workers.count > 1:
         example = torch.zeros(1, 1, dtype=torch.int64, device=model.encoder.weight.device)
-        forward = workers.wrap(_Loss(model), example, example, None)
+        forward = workers.wrap(_Loss(model, config.recompute), example, example, None)
     precision: Any = nullcontext()
     if config.precision == "bfloat16":
         precision = torch.autocast(model.encoder.weight.device.type, torch.bfloat16)

@@ -133,9 +133,9 @@ def write(model: CharLM, prime: Tensor, arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    for name in ("num", "threads"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise ValueError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
+    if arguments.num < 1:
+        raise ValueError(f"--num: got {arguments.num}, expected at least 1")
+    cli.check_threads(arguments.threads)
     generation.check_arguments(
         arguments.length, arguments.temperature, arguments.top_k, arguments.top_p, arguments.min_p,
         arguments.seed,

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import checkpoint, generation, ops
+from .masks import mask_like
 from .nn import LSTM
+from .recompute import in_segments
 from .vocab import Vocabulary
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
@@ -31,11 +33,17 @@ class CharLM(nn.Module):
         num_layers: L.
         dropout: probability, between the layers, while training.
         tie_weights: the head's weight is the embedding's.
+        weight_dropout: probability, of each recurrent weight, while training: DropConnect with one
+            mask a call, as in Merity, Keskar and Socher, "Regularizing and optimizing LSTM language
+            models" (2018).
+        output_dropout: probability, of each unit that the head reads, while training, with one mask
+            a call for all steps of a row, as in Gal and Ghahramani, "A theoretically grounded
+            application of dropout in recurrent neural networks" (2016).
         vocabulary: the characters of the V ids, which :meth:`generate` needs for text. With
             V = 100 ``string.printable`` unless given, with V = 256 the bytes of UTF-8.
 
     Raises:
-        ValueError: a size is not a positive integer, ``dropout`` is not in [0, 1), or the
+        ValueError: a size is not a positive integer, a probability is not in [0, 1), or the
             vocabulary has another size.
     """
 
@@ -47,6 +55,8 @@ class CharLM(nn.Module):
         dropout: float = 0.0,
         tie_weights: bool = False,
         *,
+        weight_dropout: float = 0.0,
+        output_dropout: float = 0.0,
         vocabulary: Vocabulary | None = None,
     ) -> None:
         super().__init__()
@@ -63,8 +73,13 @@ class CharLM(nn.Module):
                 f"vocab_size, hidden_size, num_layers: {vocab_size}, {hidden_size}, {num_layers} "
                 f"would make {count:,} parameters; choose smaller sizes"
             )
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout: got {dropout!r}, expected a probability in [0, 1)")
+        for name, p in (
+            ("dropout", dropout),
+            ("weight_dropout", weight_dropout),
+            ("output_dropout", output_dropout),
+        ):
+            if not 0.0 <= p < 1.0:
+                raise ValueError(f"{name}: got {p!r}, expected a probability in [0, 1)")
         if vocabulary is None:
             vocabulary = {100: Vocabulary.printable, 256: Vocabulary.bytes}.get(
                 vocab_size, lambda: None
@@ -77,6 +92,8 @@ class CharLM(nn.Module):
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.dropout = dropout
+        self.weight_dropout = weight_dropout
+        self.output_dropout = output_dropout
         self.tie_weights = tie_weights
         self.vocabulary = vocabulary
         self.encoder = nn.Embedding(vocab_size, hidden_size)
@@ -104,7 +121,13 @@ class CharLM(nn.Module):
         return self.decoder(y), state
 
     def loss(
-        self, ids: Tensor, targets: Tensor, state: State | None = None, reduction: str = "mean"
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        state: State | None = None,
+        reduction: str = "mean",
+        *,
+        recompute: bool = False,
     ) -> tuple[Tensor, State]:
         """Cross-entropy in nats of ``targets``, mean or sum over all characters.
 
@@ -115,6 +138,9 @@ class CharLM(nn.Module):
             ids, targets: (T, B) int64 in [0, V).
             state: (h, c), each (L, B, H); zeros if None.
             reduction: ``"mean"`` or ``"sum"``.
+            recompute: keep about sqrt(T) states of a long sequence in place of its activations and
+                compute these again for the gradient (:mod:`charlm_fast.recompute`): less memory,
+                more time, and sums that differ from those without it by rounding.
 
         Returns:
             loss (), and the state after the last step.
@@ -130,23 +156,41 @@ class CharLM(nn.Module):
         self.check_ids("targets", targets)
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
+        if recompute and torch.is_grad_enabled() and ids.dim() == 2 and ids.numel():
+            loss, state = in_segments(self._summed_loss, ids, targets, state)
+        else:
+            loss, state = self._summed_loss(ids, targets, state)
+        return (loss / ids.numel() if reduction == "mean" else loss), state
+
+    def _summed_loss(
+        self, ids: Tensor, targets: Tensor, state: State | None
+    ) -> tuple[Tensor, State]:
         decoder = self.decoder
-        if self._drops() or self._lowered():
+        dropped = self._drops_between() or (self.training and self.output_dropout)
+        if dropped or self._lowered():
             y, state = self._hidden(ids, state)
             loss = ops.linear_cross_entropy(
                 y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), "sum"
             )
         else:
             h, c = self._state(ids, state)
-            weights = [w for layer in self.lstm.all_weights for w in layer]
+            weights = [w for layer in self._layers() for w in layer]
             loss, h, c = ops.lstm_cross_entropy(
                 self.encoder.weight, weights, decoder.weight, decoder.bias, h, c, ids, targets
             )
             state = (h, c)
-        return (loss / ids.numel() if reduction == "mean" else loss), state
+        return loss, state
 
-    def _drops(self) -> bool:
+    def _drops_between(self) -> bool:
         return bool(self.training and self.dropout and self.num_layers > 1)
+
+    def _layers(self) -> list[list[Tensor]]:
+        """Each layer's w_ih, w_hh, b_ih and b_hh, the recurrent weights as training drops them."""
+        p = self.weight_dropout if self.training else 0.0
+        return [
+            [w_ih, w_hh * mask_like(w_hh, p) if p else w_hh, b_ih, b_hh]
+            for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights
+        ]
 
     def _lowered(self) -> torch.dtype | None:
         """The dtype that autocast asks for; None without it, and on the CPU, which has float32."""
@@ -166,22 +210,24 @@ class CharLM(nn.Module):
         """The last layer's output (T, B, H), and the state."""
         h, c = self._state(ids, state)
         embedding = self.encoder.weight
-        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self.lstm.all_weights]
+        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self._layers()]
         dtype, lowered = h.dtype, self._lowered()
         if lowered is not None:  # the state stays as wide as the parameters
             embedding, h, c = embedding.to(lowered), h.to(lowered), c.to(lowered)
             layers = [[w.to(lowered) for w in layer] for layer in layers]
-        if not self._drops():
+        if self._drops_between():
+            y, states = embedding, []
+            for k, layer in enumerate(layers):
+                y = F.dropout(y, self.dropout) if k else y
+                first = ids if k == 0 else None
+                y, *last = ops.lstm(y, h[k : k + 1], c[k : k + 1], layer, ids=first)
+                states.append(last)
+            h, c = (torch.cat(parts) for parts in zip(*states, strict=True))
+        else:
             y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
-            return y, (h.to(dtype), c.to(dtype))
-        y, states = embedding, []
-        for k, layer in enumerate(layers):
-            y = F.dropout(y, self.dropout) if k else y
-            first = ids if k == 0 else None
-            y, *last = ops.lstm(y, h[k : k + 1], c[k : k + 1], layer, ids=first)
-            states.append(last)
-        h, c = (torch.cat(parts).to(dtype) for parts in zip(*states, strict=True))
-        return y, (h, c)
+        if self.training and self.output_dropout:
+            y = y * mask_like(y[:1], self.output_dropout)
+        return y, (h.to(dtype), c.to(dtype))
 
     def initial_state(self, batch: int, state: State | None) -> State:
         """``state``, or zeros: h and c, each (L, B, H). Raises ValueError for other shapes."""
@@ -335,6 +381,8 @@ class CharLM(nn.Module):
             "hidden_size": self.hidden_size,
             "num_layers": self.num_layers,
             "dropout": self.dropout,
+            "weight_dropout": self.weight_dropout,
+            "output_dropout": self.output_dropout,
             "tie_weights": self.tie_weights,
             "vocabulary": self.vocabulary.to_config() if self.vocabulary is not None else None,
         }

@@ -95,32 +95,40 @@ class Progress:
         """
         try:
             self._restore(snapshot)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"--resume: the checkpoint does not fit the run's settings ({error}); "
                 "copy the run's folder again or train anew"
             ) from error
 
     def _restore(self, snapshot: Snapshot) -> None:
-        values, adam, rank = snapshot.values, snapshot.group("adam"), self.workers.rank
+        values, rank = snapshot.values, self.workers.rank
         for name, parameter in self.named.items():
-            parameter.copy_(snapshot.tensors[f"model.{name}"])
-            state = {key: adam[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            parameter.copy_(_like(snapshot, f"model.{name}", parameter))
+            # The fused optimizer reads these as long as the parameter, whatever they are.
+            state = {
+                key: _like(snapshot, f"adam.{name}.{key}", parameter)
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            state["step"] = _like(snapshot, f"adam.{name}.step", torch.tensor(0.0))
             self.optimizer.state[parameter] = {
                 key: value.to(parameter.device, copy=True) for key, value in state.items()
             }
         if self.average:
             for name, value in zip(self.named, self.average.tensors, strict=True):
-                value.copy_(snapshot.tensors[f"average.{name}"])
+                value.copy_(_like(snapshot, f"average.{name}", value))
         device = self.parameters[0].device
         if values["best"]:
             bits, epoch = values["best"]
-            best = {name: v.to(device, copy=True) for name, v in snapshot.group("best").items()}
+            best = {
+                name: _like(snapshot, f"best.{name}", parameter).to(device, copy=True)
+                for name, parameter in self.named.items()
+            }
             self.best = Best(bits, epoch, best)
         self.batches.load(snapshot.group("batches"))
         if values["workers"] == self.workers.count:
             self._set_random_state(snapshot.tensors[f"random.{rank}"])
-            self.window.copy_(snapshot.tensors[f"window.{rank}"])
+            self.window.copy_(_like(snapshot, f"window.{rank}", self.window))
         else:
             windows = [snapshot.tensors[f"window.{k}"] for k in range(values["workers"])]
             self.window.copy_(torch.stack(windows).mean(0))
@@ -161,3 +169,14 @@ class Progress:
             torch.cuda.set_rng_state(state.cpu(), device)
         else:
             torch.set_rng_state(state.cpu())
+
+
+def _like(snapshot: Snapshot, name: str, like: Tensor) -> Tensor:
+    """A tensor of the snapshot, of the shape and dtype of ``like``."""
+    found = snapshot.tensors[name]
+    if found.shape != like.shape or found.dtype != like.dtype:
+        raise ValueError(
+            f"{name}: got {found.dtype} of shape {list(found.shape)}, expected {like.dtype} of "
+            f"shape {list(like.shape)}"
+        )
+    return found

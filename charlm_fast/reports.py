@@ -17,8 +17,8 @@ from .schedule import learning_rate
 from .snapshot import Snapshot
 
 
-def open_board(path: Path, purge_step: int = 0) -> Any:
-    """A TensorBoard writer into a run's folder, which drops what was logged from a step on.
+def board_writer() -> Any:
+    """The class that writes for TensorBoard.
 
     Raises:
         ValueError: TensorBoard is not installed.
@@ -29,7 +29,12 @@ def open_board(path: Path, purge_step: int = 0) -> Any:
         raise ValueError(
             "--tensorboard: TensorBoard is not installed; pip install 'charlm_fast[tensorboard]'"
         ) from error
-    return SummaryWriter(str(path / "tensorboard"), purge_step=purge_step)
+    return SummaryWriter
+
+
+def open_board(path: Path, purge_step: int = 0) -> Any:
+    """A TensorBoard writer into a run's folder, which drops what was logged from a step on."""
+    return board_writer()(str(path / "tensorboard"), purge_step=purge_step)
 
 
 class Reports:
@@ -53,7 +58,9 @@ class Reports:
         self.config = config
         self.model = model
         self.checksum = checksum
-        samples, epoch = (begun.values["samples"], begun.values["epoch"]) if begun else (0, 0)
+        samples, epoch = (
+            (begun.values.get("samples", 0), begun.values["epoch"]) if begun else (0, 0)
+        )
         self.board = open_board(path, epoch + 1) if config.tensorboard else None
         self.files = RunFiles(path, history, samples)
 

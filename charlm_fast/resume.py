@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
+# What JSON holds for a field of the given annotation.
+KINDS: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "int | None": (int, type(None)),
+    "str | None": (str, type(None)),
+}
 
 
 def find_run(named: str, run_dir: str, name: str | None) -> Path:
@@ -52,3 +63,24 @@ def read_settings(run: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or "seed" not in settings:
         raise ValueError(f"--resume: {path} does not hold a run's settings; train anew")
     return settings
+
+
+def check_kinds(
+    run: Path, settings: dict[str, Any], fields: Iterable[dataclasses.Field[Any]]
+) -> None:
+    """Raise ValueError unless each setting is of its field's type, which no program checked yet."""
+    for field in fields:
+        if field.name not in settings:
+            continue
+        annotation, value = str(field.type), settings[field.name]
+        right, items = True, [value]
+        if annotation.startswith("tuple["):
+            annotation = annotation[len("tuple[") : -len(", ...]")]
+            right, items = isinstance(value, list), value if isinstance(value, list) else []
+        too_large = any(type(item) is int and abs(item) >> 63 for item in items)
+        right = right and all(type(item) in KINDS[annotation] for item in items)
+        if too_large or not right:
+            raise ValueError(
+                f"--resume: {run / CONFIG} has {field.name} = {value!r:.40}, expected "
+                f"{field.type}; copy the run's folder again or train anew"
+            )

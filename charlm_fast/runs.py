@@ -6,13 +6,17 @@ import csv
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
+from .checkpoint import CheckpointError
 from .config import TrainConfig
 from .files import write_text
 from .model import CharLM
@@ -48,6 +52,13 @@ class History:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        for name in ("points", "validations"):
+            found = tensors.get(name)
+            if found is None or found.shape[1:] != (3,) or not bool(found[:, 0].isfinite().all()):
+                raise CheckpointError(
+                    f"--resume: the checkpoint holds no loss curve (history.{name}); copy the "
+                    "run's folder again or train anew"
+                )
         points = tensors["points"].tolist()
         self.epochs = [int(row[0]) for row in points]
         self.losses = [row[1] for row in points]
@@ -55,23 +66,48 @@ class History:
         self.validations = [(int(e), b, s) for e, b, s in tensors["validations"].tolist()]
 
 
-def claim(config: TrainConfig, mode: str) -> Path:
-    """Make the folder of a new run, or find that of one to resume.
+LOCK = ".lock"
+
+
+def hold(path: Path) -> FileLock:
+    """Keep other processes from writing a run's folder, until the lock is released or dies with us.
 
     Raises:
-        ValueError: it holds something already and ``--overwrite`` was not given.
+        ValueError: another process is writing it.
+    """
+    lock = FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"--name: another process is writing {path}; wait for it to end, or choose another name"
+        ) from None
+    except NotImplementedError:  # a file system that has no locks
+        pass
+    return lock
+
+
+def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
+    """Make the folder of a new run, or find that of one to resume; ``held`` keeps its lock.
+
+    Raises:
+        ValueError: it holds something already and ``--overwrite`` was not given, or another
+            process is writing it.
     """
     if config.resume is not None:
+        held.callback(hold(Path(config.resume)).release)
         discard_parts(Path(config.resume))
         return Path(config.resume)
     parent = Path(config.run_dir)
     if config.name is not None:
         path = parent / config.name
-        if path.is_file() or (path.is_dir() and any(path.iterdir()) and not config.overwrite):
+        taken = path.is_dir() and any(file.name != LOCK for file in path.iterdir())
+        if path.is_file() or (taken and not config.overwrite):
             raise ValueError(
                 f"--name: {path} exists; choose another name, or write over it with --overwrite"
             )
         path.mkdir(parents=True, exist_ok=True)
+        held.callback(hold(path).release)
         (path / CHECKPOINT).unlink(missing_ok=True)  # of the run that is written over
         return path
     stem = f"{mode}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -79,11 +115,26 @@ def claim(config: TrainConfig, mode: str) -> Path:
         path = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir(parents=True)
+            held.callback(hold(path).release)
             return path
         except FileExistsError:
             if path.parent.is_file():
                 raise
     raise ValueError(f"--run_dir: {parent} has too many runs of this second; give --name")
+
+
+@contextmanager
+def kept_on_disk_errors(path: Path) -> Iterator[None]:
+    """Errors of writing, such as a full disk, end with what is kept of the run and how to go on."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of what is printed has gone
+        raise
+    except OSError as error:
+        kept = "no checkpoint had been made yet"
+        if (path / CHECKPOINT).exists():
+            kept = f"--resume {path} goes on from the last checkpoint once it can be written"
+        raise OSError(f"{error}; {kept}") from error
 
 
 class RunFiles:
@@ -112,7 +163,7 @@ class RunFiles:
         else:
             (path / "validation.csv").unlink(missing_ok=True)
         self._samples = open(path / "samples.txt", "ab")  # noqa: SIM115
-        self._samples.truncate(samples)
+        self._samples.truncate(min(samples, self._samples.tell()))
 
     def write_config(self, config: TrainConfig, **more: Any) -> None:
         values = {**dataclasses.asdict(config), **more, "torch": torch.__version__}
@@ -139,12 +190,20 @@ class RunFiles:
         snapshot.values["samples"] = self._samples.tell()
         write_snapshot(self.path, snapshot)
 
+    def flush(self) -> None:
+        """Hand all rows to the system, which may find the disk full."""
+        for file in (self._samples, self._metrics):
+            if not file.closed:
+                file.flush()
+
     def close(self) -> None:
-        self._samples.close()
-        self._metrics.close()
+        for file in (self._samples, self._metrics):
+            with suppress(OSError):  # of rows that :meth:`flush` could not write either
+                file.close()
 
     def finish(self, model: CharLM, history: History, notes: str) -> None:
         """Write the model and the loss curve."""
+        self.flush()
         self.close()
         model.save_pretrained(self.path / "model", notes=notes)
         from .plot import plot_losses

@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from .checkpoint import CheckpointError
-from .files import replacing
+from .files import write_tensors
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1
+COUNTS = ("epoch", "stale", "workers", "samples")
 
 
 @dataclass
@@ -36,12 +37,8 @@ class Snapshot:
 
 def write(directory: Path, snapshot: Snapshot) -> None:
     """Replace a run's snapshot; a reader finds the old one or the new one, never a part."""
-    from safetensors.torch import save_file
-
     header = {"charlm_fast": json.dumps({"format": FORMAT, **snapshot.values})}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in snapshot.tensors.items()}
-    with replacing(directory / FILE) as beside:
-        save_file(tensors, str(beside), metadata=header)
+    write_tensors(directory / FILE, snapshot.tensors, header)
 
 
 def read(directory: Path) -> Snapshot | None:
@@ -62,13 +59,30 @@ def read(directory: Path) -> Snapshot | None:
                 raise CheckpointError(
                     f"{path}: not a training checkpoint of this release; train anew"
                 )
+            _check_values(path, values)
             return Snapshot(values, {name: file.get_tensor(name) for name in list(file.keys())})
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
             f"{path}: truncated or not a safetensors file ({error}); copy it again or train anew"
         ) from error
+
+
+def _check_values(path: Path, values: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the numbers are of the kinds that :func:`write` was given."""
+    best: Any = values.get("best")
+    seconds: Any = values.get("seconds")
+    counts = [values.get(name, 0) for name in COUNTS]
+    right = "epoch" in values and all(type(n) is int and 0 <= n < 1 << 63 for n in counts)
+    right = right and type(seconds) in (int, float) and 0 <= seconds < 1 << 63
+    if best is not None:
+        right = right and isinstance(best, list) and [type(v) for v in best] == [float, int]
+    if not right:
+        raise CheckpointError(
+            f"{path}: the epoch, seconds, best, {', '.join(COUNTS[1:])} that it names are not "
+            "those of a run; copy it again or train anew"
+        )
 
 
 def discard_parts(directory: Path) -> None:

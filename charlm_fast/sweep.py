@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def _numbers(text: str, flag: str, kind: Callable[[str], Any]) -> list[Any]:
     return found
 
 
-def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig) -> list[Task]:
+def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) -> list[Task]:
     """Check all that can be checked, make the sweep's folder, and list its tasks in it."""
     settings = settings_of(mode, config, sweep)
     if sweep.seeds is not None:
@@ -237,7 +237,7 @@ def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig) -> list[Task]:
             "out of the training and scored"
         )
     print(f"text: {len(corpus):,} characters, {corpus.origin}")
-    path = claim(config, mode)
+    path = claim(config, mode, held)
     tasks = []
     for k, setting, one in configs:
         own = path / f"{k:02d}-{folder(setting)}-seed{one.seed}"
@@ -302,9 +302,14 @@ def main(mode: str, values: dict[str, Any]) -> int:
 
 def run(mode: str, config: TrainConfig, sweep: SweepConfig) -> int:
     """``--custom_train`` or ``--plot_loss``. Returns the exit code."""
+    with ExitStack() as held:
+        return _run(mode, config, sweep, held)
+
+
+def _run(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) -> int:
     cli.device(config.device)
     devices = places(config.device, sweep.jobs, config.threads or 1)
-    tasks = tasks_of(mode, config, sweep)
+    tasks = tasks_of(mode, config, sweep, held)
     path = tasks[0].path.parent
     used = min(len(devices), len(tasks))
     print(f"run: {path}, {len(tasks)} models, {used} at a time", flush=True)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,8 +19,8 @@ from .data import Corpus, Source, find_source, named_source
 from .evaluate import evaluate_source
 from .fit import Outcome, check_machine, fit
 from .model import CharLM
-from .reports import Reports
-from .runs import History, claim
+from .reports import Reports, board_writer
+from .runs import History, claim, kept_on_disk_errors
 from .signals import stop_signals
 from .snapshot import Snapshot
 from .workers import Workers, join
@@ -38,6 +38,8 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
             config.n_layers,
             config.dropout,
             config.tie_weights,
+            weight_dropout=config.weight_dropout,
+            output_dropout=config.output_dropout,
             vocabulary=corpus.vocabulary,
         )
     return model.to(config.device)
@@ -60,9 +62,9 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
     """One whole run: text, model, training, files, score. Returns the exit code."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    with join(cli.device(config.device)) as workers:
+    with join(cli.device(config.device)) as workers, ExitStack() as held:
         try:
-            return _train(config, mode, workers)
+            return _train(config, mode, workers, held)
         except FloatingPointError:
             if workers.first:  # all workers raise it, and one tells
                 raise
@@ -77,12 +79,14 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
             ) from error
 
 
-def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
+def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) -> int:
     seed = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
     seed = int(workers.tell_text(str(seed)))
     config = dataclasses.replace(config, seed=seed)
     generation.check_arguments(config.sample_len, config.temperature, None, None, None)
     check_machine(config, workers, workers.device)
+    if config.tensorboard:
+        board_writer()  # before the run has a folder
     test = test_source(config)
     source = find_source(config.data)
     corpus = Corpus.load(source, config.vocab)
@@ -99,7 +103,7 @@ def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
         history.load(begun.group("history"))
     reports = None
     if workers.first:
-        path = claim(config, mode)
+        path = claim(config, mode, held)
         reports = Reports(path, config, model, corpus.checksum(), history, begun)
         reports.files.write_config(
             dataclasses.replace(config, resume=None),
@@ -112,7 +116,10 @@ def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
     workers.wait()  # none trains before the folder is there
     start = time.perf_counter()
     try:
-        outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
+        with kept_on_disk_errors(path) if reports else nullcontext():
+            outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
+            if reports:
+                reports.files.flush()
     except FloatingPointError as error:
         if reports is None:
             raise
@@ -123,7 +130,8 @@ def _train(config: TrainConfig, mode: str, workers: Workers) -> int:
     if not reports:
         return code
     seconds = time.perf_counter() - start
-    reports.files.finish(model, history, notes=_notes(config, corpus, history))
+    with kept_on_disk_errors(path):
+        reports.files.finish(model, history, notes=_notes(config, corpus, history))
     if history.losses:
         print(f"min loss: {min(history.losses):.4f}")
     if history.validations:

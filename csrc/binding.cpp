@@ -76,6 +76,21 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
       "lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, int input, Tensor? batch_sizes, "
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "lstm_gradients(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor? ids, "
+      "Tensor? batch_sizes, Tensor[] seen, Tensor h0, Tensor c0, Tensor[] weights, "
+      "bool has_bias, bool has_proj, bool reverse, Tensor y, Tensor reserve, bool need_input, "
+      "bool need_weights) -> (Tensor, Tensor, Tensor, Tensor[])");
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "lstm_loss(Tensor embedding, Tensor[] weights, Tensor head, Tensor head_bias, Tensor h0, "
+      "Tensor c0, Tensor ids, Tensor targets) -> (Tensor, Tensor, Tensor, Tensor[])");
+  m.def(
+      "lstm_loss_backward(Tensor? dloss, Tensor? dhn, Tensor? dcn, Tensor embedding, "
+      "Tensor[] weights, Tensor h0, Tensor c0, Tensor ids, Tensor[] saved, bool need_input, "
+      "bool need_weights) -> Tensor[]");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
   m.def(
@@ -92,6 +107,10 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::lstm_forward));
   m.impl("lstm_backward", TORCH_BOX(&charlm::lstm_backward));
+  m.impl("lstm_gradients", TORCH_BOX(&charlm::lstm_gradients));
+  m.impl("linear_cross_entropy", TORCH_BOX(&charlm::linear_cross_entropy));
+  m.impl("lstm_loss", TORCH_BOX(&charlm::lstm_loss));
+  m.impl("lstm_loss_backward", TORCH_BOX(&charlm::lstm_loss_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::segment_sum));
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cross_entropy_));
   m.impl("sample", TORCH_BOX(&charlm::sample));

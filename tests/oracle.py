@@ -153,9 +153,16 @@ def expected(case: Case) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def assert_outputs(case: Case, got: Sequence[Tensor]) -> None:
+    """At most the promised error; of one to a few values near 0, relative to 0.05 each.
+
+    They are differences of terms near 1, and whatever rounds those is relatively far off.
+    """
     for name, mine, right in zip(("y", "h_n", "c_n"), got, expected(case)[0], strict=True):
         assert mine.dtype == case.dtype
-        assert_close(mine.cpu(), right, FORWARD_LIMIT[case.dtype], f"{case} {name}")
+        limit, size = FORWARD_LIMIT[case.dtype], right.norm().item()
+        if 0 < right.numel() <= 16 and size > 0:
+            limit *= max(1.0, 0.05 * math.sqrt(right.numel()) / size)
+        assert_close(mine.cpu(), right, limit, f"{case} {name}")
 
 
 def assert_gradients(case: Case, got: Sequence[Tensor]) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import types
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize(
     "model",
     [
-        CharLM(hidden_size=8, num_layers=3, dropout=0.25),
+        CharLM(hidden_size=8, num_layers=3, dropout=0.25, weight_dropout=0.5, output_dropout=0.125),
         CharLM(5, 8, 1, tie_weights=True, vocabulary=Vocabulary("abcñ—")),
         CharLM(256, 4, 1),
         CharLM(7, 4).double(),
@@ -32,7 +33,9 @@ def test_round_trip(model, tmp_path):
     model.save_pretrained(tmp_path / "a" / "b")
     loaded = CharLM.from_pretrained(tmp_path / "a" / "b")
     assert loaded.vocabulary == model.vocabulary
-    assert loaded.dropout == model.dropout and loaded.tie_weights == model.tie_weights
+    for name in ("dropout", "weight_dropout", "output_dropout"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert loaded.tie_weights == model.tie_weights
     assert not loaded.training
     ids = torch.randint(model.vocab_size, (5, 2))
     for ours, theirs in zip(model.eval()(ids), loaded(ids), strict=True):
@@ -109,6 +112,7 @@ def test_a_name_that_the_hub_does_not_give(monkeypatch, reachable, reason):
         raise OSError("no such model\nand a long story")
 
     monkeypatch.setattr(checkpoint, "can_find", lambda host: reachable)
+    monkeypatch.setattr(checkpoint, "_check_download", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(
         CheckpointError, match=f"^model: user/model is not a directory here, .*: {reason}$"
@@ -126,10 +130,61 @@ def test_a_name_on_the_hub(monkeypatch, saved):
         asked.append((repo, file))
         return str(saved / file)
 
+    def metadata(url, timeout):
+        assert url.startswith("https://huggingface.co/user/model/resolve/main/")
+        return types.SimpleNamespace(size=1000)
+
     monkeypatch.setattr(checkpoint, "can_find", lambda host: host == "huggingface.co")
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert CharLM.from_pretrained("user/model").hidden_size == 8
     assert asked == [("user/model", "config.json"), ("user/model", "model.safetensors")]
+
+
+@pytest.mark.parametrize(
+    "endpoint, sizes, reason",
+    [
+        ("http://huggingface.co", {}, "is an address without TLS"),
+        ("https://huggingface.co", {"config.json": 1 << 40}, "its config.json has 1099511627776"),
+        (
+            "https://huggingface.co",
+            {"model.safetensors": 1 << 40},
+            "its model.safetensors has 1099",
+        ),
+        ("https://huggingface.co", {"config.json": None}, "has an unknown number of bytes"),
+    ],
+)
+def test_what_is_not_downloaded(monkeypatch, endpoint, sizes, reason):
+    import huggingface_hub
+
+    def metadata(url, timeout):
+        return types.SimpleNamespace(size=sizes.get(url.rsplit("/", 1)[1], 1000))
+
+    def address(repo, file):
+        return f"{endpoint}/{repo}/resolve/main/{file}"
+
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: True)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_url", address)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("asked"))
+    with pytest.raises(CheckpointError, match=reason):
+        CharLM.from_pretrained("user/model")
+
+
+def test_a_connection_that_breaks_leaves_the_cache(monkeypatch, saved):
+    import huggingface_hub
+
+    def download(repo, file, local_files_only, **kwargs):
+        assert local_files_only
+        return str(saved / file)
+
+    def broken(url, timeout):
+        raise ConnectionError("broken")
+
+    monkeypatch.setattr(checkpoint, "can_find", lambda host: True)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", broken)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert CharLM.from_pretrained("user/model").hidden_size == 8
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -162,6 +217,7 @@ def test_a_pickle_is_never_opened(saved):
         ({"vocabulary": {"kind": "characters", "characters": "aa"}}, "characters: expected"),
         ({"vocabulary": 5}, "vocabulary: expected"),
         ({"dropout": None}, "dropout is None"),
+        ({"weight_dropout": "0"}, "weight_dropout is '0'"),
         ({"tie_weights": True}, "expected 10"),
         ({"format": 99}, "got format 99, expected 1"),
         ({"model_type": "gpt2"}, "not the configuration of a charlm_fast model"),
@@ -180,6 +236,14 @@ def test_a_configuration_that_is_not_one(saved, text):
     (saved / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"not valid JSON|not the configuration"):
         CharLM.from_pretrained(saved)
+
+
+def test_a_model_from_before_some_settings(saved):
+    config = json.loads((saved / "config.json").read_text())
+    del config["weight_dropout"], config["output_dropout"]
+    (saved / "config.json").write_text(json.dumps(config))
+    model = CharLM.from_pretrained(saved)
+    assert (model.dropout, model.weight_dropout, model.output_dropout) == (0.25, 0.0, 0.0)
 
 
 def test_out_of_range_dropout(saved):

@@ -1,14 +1,20 @@
+import signal
+import sys
 import warnings
 
 import pytest
 import torch
 
 from charlm_fast import cli
+from charlm_fast.files import replacing
 
 
 @pytest.fixture(autouse=True)
 def keep_warnings_format(monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
 
 
 def code_of(main):
@@ -28,6 +34,7 @@ def test_exit_code_of_the_command():
     assert code_of(lambda argv: 0) == 0
     assert code_of(lambda argv: 130) == 130
     assert code_of(raising(KeyboardInterrupt())) == 130
+    assert code_of(raising(cli.Terminated())) == 143
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,24 @@ def test_exit_code_of_the_command():
 def test_mistakes_are_one_line(error, capsys):
     assert code_of(raising(error)) == 2
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGTERM to itself")
+def test_sigterm_cleans_up(tmp_path, capsys):
+    def main(argv):
+        with replacing(tmp_path / "file") as beside:
+            beside.write_text("part")
+            signal.raise_signal(signal.SIGTERM)
+
+    assert code_of(main) == 143
+    assert capsys.readouterr().err == "terminated\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 10**12])
+def test_threads_that_no_machine_has(threads):
+    with pytest.raises(ValueError, match=f"^--threads: got {threads}, expected at least 1 and"):
+        cli.check_threads(threads)
 
 
 def test_no_memory(capsys):

@@ -35,6 +35,8 @@ def test_every_field_is_a_flag():
         "hidden_size": 32,
         "n_layers": 4,
         "dropout": 0.5,
+        "weight_dropout": 0.25,
+        "output_dropout": 0.125,
         "tie_weights": True,
         "data": ("a", "b"),
         "test": ("c",),
@@ -53,6 +55,7 @@ def test_every_field_is_a_flag():
         "device": "cuda",
         "threads": 2,
         "precision": "bfloat16",
+        "recompute": True,
     }
     assert given.keys() | {"resume"} == {f.name for f in dataclasses.fields(TrainConfig)}
     argv = ["--default_train"]

@@ -41,6 +41,7 @@ def test_kernels_built_from_other_sources_are_refused(
 ) -> None:
     checkout = Path(__file__).resolve().parent.parent / "charlm_fast"
     monkeypatch.setattr(_extension, "_HERE", checkout)
+    monkeypatch.setattr(_extension, "_SOURCES", checkout.parent / "csrc")
     monkeypatch.setattr(_extension, "source_hash", lambda folder: "another")
     with pytest.warns(UserWarning, match="run 'pip install .' again"):
         reason = _extension.load_native.__wrapped__()

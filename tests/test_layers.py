@@ -18,8 +18,10 @@ RANKS = [
     ("charlm_fast.nn", 4),
     ("charlm_fast.vocab", 4),
     ("charlm_fast.files", 4),
+    ("charlm_fast.masks", 4),
     ("charlm_fast.network", 4),
     ("charlm_fast.checkpoint", 5),
+    ("charlm_fast.recompute", 5),
     ("charlm_fast.generation", 6),
     ("charlm_fast.model", 6),
 ]

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm_fast import use_backend
+from charlm_fast.masks import mask_like
 from charlm_fast.model import CharLM
 from charlm_fast.vocab import Vocabulary
 
@@ -142,6 +143,64 @@ def test_dropout_of_almost_nothing_equals_none():
         assert relative(ours, theirs) < 1e-13
 
 
+@pytest.mark.parametrize("path", ["loss", "forward"])
+def test_weight_dropout_masks_the_recurrent_weights(path):
+    model = CharLM(20, 8, 2, weight_dropout=0.5).double()
+    ids, targets = torch.randint(20, (2, 6, 3))
+
+    def loss(m):
+        if path == "loss":
+            return m.loss(ids, targets)[0]
+        return nn.functional.cross_entropy(m(ids)[0].flatten(0, 1), targets.flatten())
+
+    torch.manual_seed(0)
+    value = loss(model)
+    value.backward()
+    torch.manual_seed(0)
+    masked, masks = copy.deepcopy(model).eval(), []
+    with torch.no_grad():
+        for name in ("weight_hh_l0", "weight_hh_l1"):
+            weight = getattr(masked.lstm, name)
+            masks.append(mask_like(weight, 0.5))
+            weight *= masks[-1]
+    masked.zero_grad()
+    expected = loss(masked)
+    expected.backward()
+    assert relative(value, expected) < 1e-12
+    for (name, ours), theirs in zip(model.named_parameters(), masked.parameters(), strict=True):
+        layer = "weight_hh" in name and masks[int(name[-1])]
+        grad = theirs.grad * layer if "weight_hh" in name else theirs.grad
+        assert relative(ours.grad, grad) < 1e-10, name
+    assert 0.3 < float((masks[0] == 0).double().mean()) < 0.7
+    torch.testing.assert_close(
+        loss(model.eval()), loss(CharLM.from_reference(model.encoder, model.lstm, model.decoder))
+    )
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-300])  # one call, and layer by layer
+def test_output_dropout_drops_units_for_all_steps(dropout):
+    model = CharLM(20, 64, 2, dropout, output_dropout=0.25).double()
+    with torch.no_grad():  # logits that are the units themselves
+        model.decoder.weight.copy_(torch.eye(20, 64))
+        model.decoder.bias.zero_()
+    ids, targets = torch.randint(20, (2, 5, 40))
+    dropped, state = model(ids)
+    whole, expected = model.eval()(ids)
+    torch.testing.assert_close(state, expected)
+    kept = dropped != 0
+    assert torch.equal(kept, kept[:1].expand_as(kept))  # a mask for all steps, one for each row
+    assert not torch.equal(kept[0, 0], kept[0, 1])
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.75)
+    assert 0.65 < float(kept[0].double().mean()) < 0.85
+    model.train()
+    torch.manual_seed(1)
+    loss, _ = model.loss(ids, targets)
+    torch.manual_seed(1)
+    logits, _ = model(ids)
+    cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(loss, cross_entropy)
+
+
 def test_tied_weights():
     model = CharLM(20, 8, 1, tie_weights=True)
     assert model.decoder.weight is model.encoder.weight
@@ -161,6 +220,8 @@ def test_tied_weights():
         ({"vocab_size": 10**12}, "choose smaller sizes"),
         ({"dropout": 1.0}, r"^dropout: got 1.0"),
         ({"dropout": float("nan")}, "^dropout: got nan"),
+        ({"weight_dropout": 1.0}, "^weight_dropout: got 1.0"),
+        ({"output_dropout": -0.1}, "^output_dropout: got -0.1"),
         ({"vocab_size": 5, "vocabulary": Vocabulary("abc")}, "expected vocab_size = 5"),
     ],
 )

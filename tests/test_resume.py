@@ -45,6 +45,8 @@ SETTINGS = {
     "sample_len": 9,
     "seed": 3,
     "dropout": 0.2,
+    "weight_dropout": 0.2,
+    "output_dropout": 0.1,
     "stateful": True,
     "ema": 0.9,
     "val_fraction": 0.1,

@@ -50,6 +50,8 @@ SETTINGS = {
     "clip": 1.0,
     "stateful": True,
     "dropout": 0.2,
+    "weight_dropout": 0.2,
+    "output_dropout": 0.1,
     "val_fraction": 0.1,
     "val_every": 300,
 }
@@ -91,7 +93,8 @@ def wait_for_a_checkpoint(path, process, before):
 
 
 def test_two_processes_are_one_with_the_whole_batch():
-    settings = {**SETTINGS, "n_epochs": 60, "dropout": 0.0, "schedule": "cosine", "ema": 0.9}
+    settings = {**SETTINGS, "n_epochs": 60, "schedule": "cosine", "ema": 0.9}
+    settings |= {"dropout": 0.0, "weight_dropout": 0.0, "output_dropout": 0.0}
     process = torchrun("--default_train", **settings, name="two")
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out

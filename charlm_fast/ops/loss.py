@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm_fast.kernels import language_model
+
 from .checks import check_ids, check_lstm, check_same
-from .dispatch import forced_backend, select
+from .dispatch import select
 from .function import Function
 from .head import check_head, linear_cross_entropy
 from .lstm import lstm
@@ -89,6 +91,23 @@ def _composed(
     return loss, h, c
 
 
+def _check(
+    embedding: Tensor,
+    weights: tuple[Tensor, ...],
+    head: Tensor,
+    head_bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    ids: Tensor,
+    targets: Tensor,
+) -> None:
+    check_lstm(embedding, ids, None, h0, c0, _one_bias(weights), True, False)
+    check_same({"embedding": embedding}, [head, head_bias])
+    check_head(embedding.new_empty(ids.numel(), h0.shape[2]), head, head_bias, targets.flatten())
+    check_ids(ids, embedding.shape[0], "ids")
+    check_ids(targets, head.shape[0], "targets")
+
+
 class _Loss(Function):
     @staticmethod
     def forward(  # type: ignore[override]
@@ -103,46 +122,41 @@ class _Loss(Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.backend = forced_backend()  # autograd may run backward on a thread that never saw it
-        summed = _one_bias(weights)
-        check_lstm(embedding, ids, None, h0, c0, summed, True, False)
-        check_same({"embedding": embedding}, [head, head_bias])
-        check_ids(ids, embedding.shape[0], "ids")
-        check_ids(targets, head.shape[0], "targets")
-        module = select("lstm", embedding.device, embedding.dtype)
-        y, h, c, reserve = module.lstm(
-            embedding, ids, None, h0, c0, summed, True, False, False, True
-        )
-        flat = y.flatten(0, 1)
-        check_head(flat, head, head_bias, targets.flatten())
-        loss, *found = module.linear_cross_entropy(flat, head, head_bias, targets.flatten(), True)
-        inputs = (ids, targets, embedding, h0, c0, head, head_bias, *weights)
-        ctx.count = len(inputs)
-        ctx.save_for_backward(*inputs, *summed, y, reserve, *found)
+        # Kept: autograd may run backward on a thread that never saw a forced backend.
+        ctx.module = module = select("lstm", embedding.device, embedding.dtype)
+        arguments = (head, head_bias, h0, c0, ids, targets)
+        if hasattr(module, "lstm_loss"):
+            try:
+                loss, h, c, saved = module.lstm_loss(embedding, list(weights), *arguments)
+            except RuntimeError:
+                _check(embedding, weights, *arguments)  # says which, in the words of all backends
+                raise
+        else:
+            _check(embedding, weights, *arguments)
+            loss, h, c, saved = language_model.lstm_loss(
+                module, embedding, list(weights), *arguments
+            )
+        ctx.counts = len(weights), len(saved)
+        ctx.save_for_backward(ids, targets, embedding, h0, c0, head, head_bias, *weights, *saved)
         return loss, h, c
 
     @staticmethod
     def backward(ctx: Any, dloss: Any, dh: Any, dc: Any) -> tuple[Any, ...]:  # type: ignore[override]
-        saved, needs = ctx.saved_tensors, ctx.needs_input_grad
-        inputs = saved[: ctx.count]
+        needs, tensors = ctx.needs_input_grad, ctx.saved_tensors
+        end = 7 + ctx.counts[0]
         if torch.is_grad_enabled():
-            return _differentiable(inputs, needs, (dloss, dh, dc))
+            return _differentiable(tensors[:end], needs, (dloss, dh, dc))
         if dloss is None and dh is None and dc is None:
             return (None,) * len(needs)
-        ids, _, embedding, h0, c0 = inputs[:5]
-        *summed, y, reserve, dy, dhead, dbias = saved[ctx.count :]
-        if dloss is None:
-            dy = dhead = dbias = None
-        elif not (dloss.device.type == "cpu" and dloss.item() == 1.0):
-            dy, dhead, dbias = dy * dloss, dhead * dloss, dbias * dloss
-        module = select("lstm_backward", embedding.device, embedding.dtype, ctx.backend)
-        dx, dh0, dc0, dweights = module.lstm_backward(
-            None if dy is None else dy.view_as(y), dh, dc, embedding, ids, None, h0, c0, summed,
-            True, False, False, y, reserve, needs[2], any(needs[7:]),
+        ids, _, embedding, h0, c0, *_ = tensors[:7]
+        weights, saved = list(tensors[7:end]), list(tensors[end:])
+        arguments = (
+            dloss, dh, dc, embedding, weights, h0, c0, ids, saved, needs[2], any(needs[7:]),
         )  # fmt: skip
-        grads = [dx, dh0, dc0, dhead, dbias]
-        for k in range(0, len(dweights), 3):
-            grads += [*dweights[k : k + 3], dweights[k + 2]]
+        if hasattr(ctx.module, "lstm_loss_backward"):
+            grads = ctx.module.lstm_loss_backward(*arguments)
+        else:
+            grads = language_model.lstm_loss_backward(ctx.module, *arguments)
         return None, None, *(g if n else None for g, n in zip(grads, needs[2:], strict=True))
 
 

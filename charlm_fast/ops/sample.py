@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .dispatch import chooses_cpu, select
 from .registration import below_autograd, nothing_watches, register
 
 SEEDS = (1 << 63) - 1
+LARGEST = sys.float_info.max
 NUMBERS = (float, int)
 NO_FILTERS = (0, 1.0, UNDERFLOW)
 FEW = 1 << 14  # logits that one thread reads sooner than several
@@ -96,7 +98,7 @@ def check_filters(
 
 def check_temperature_number(temperature: float) -> None:
     """Raise ValueError unless finite and at least 0."""
-    if not (math.isfinite(temperature) and temperature >= 0):
+    if not 0 <= temperature <= LARGEST:  # an integer may be above what a float holds
         raise ValueError(
             f"temperature: got {temperature!r}, expected a finite number of at least 0"
         )
@@ -199,7 +201,7 @@ def sample(
     if (
         nothing_watches()  # first: a compiler cannot trace the questions below
         and isinstance(temperature, NUMBERS)
-        and 0 <= temperature < math.inf
+        and 0 <= temperature <= LARGEST
         and logits.dim()
         and 0 < logits.numel() <= FEW
         and logits.dtype in cpu.DTYPES

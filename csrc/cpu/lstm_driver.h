@@ -8,6 +8,10 @@
 #include <cstdlib>
 #include <memory>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "isa.h"
 #include "lstm.h"
 #include "pages.h"
@@ -129,14 +133,20 @@ std::vector<P*> slices(P* base, int64_t layers, int64_t step) {
   return out;
 }
 
-// Hands out consecutive parts of one workspace; sized by a dry run with a null base.
+// Hands out consecutive parts of one workspace; sized by a dry run with a null base. Under
+// AddressSanitizer a gap that must not be touched follows each part.
 template <class T>
 class Arena {
  public:
   explicit Arena(T* base) : base_(base) {}
   T* take(int64_t count) {
     T* p = base_ ? base_ + used_ : nullptr;
-    used_ += div_up(count, 64 / sizeof(T)) * (64 / sizeof(T));
+    constexpr int64_t line = 64 / sizeof(T);
+    used_ += div_up(count, line) * line;
+#if defined(__SANITIZE_ADDRESS__)
+    used_ += line;
+    if (p) ASAN_POISON_MEMORY_REGION(p + count, (base_ + used_ - p - count) * sizeof(T));
+#endif
     return p;
   }
   int64_t used() const { return used_; }

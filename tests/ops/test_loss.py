@@ -16,7 +16,7 @@ from ..oracle import FORWARD_LIMIT, GRADIENT_LIMIT, SEED, assert_close
 from .conftest import Variant
 
 SIZES = [  # T, B, V, E, H, L
-    (1, 1, 3, 2, 1, 1),
+    (1, 1, 7, 4, 9, 1),
     (5, 2, 7, 3, 3, 2),
     (200, 1, 100, 128, 128, 2),
     (21, 9, 40, 12, 33, 3),

@@ -6,8 +6,9 @@ import torch
 
 from charlm_fast import _extension
 
-from . import linear_cross_entropy, lstm, lstm_backward
+from . import lstm
 from .generate import generate
+from .gradients import linear_cross_entropy, lstm_backward, lstm_loss, lstm_loss_backward
 from .sample import few_rows, is_set, sample
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "linear_cross_entropy",
     "lstm",
     "lstm_backward",
+    "lstm_loss",
+    "lstm_loss_backward",
     "refuses",
     "sample",
     "unavailable",

@@ -8,11 +8,12 @@ from torch import Tensor
 from ..reserve import layer_weights, previous_rows, split_reserve
 
 
-def _contiguous(tensors: list[Tensor]) -> list[Tensor]:
+def contiguous(tensors: list[Tensor]) -> list[Tensor]:
+    """Each as the kernels read it."""
     return [t.contiguous() for t in tensors]
 
 
-def _folds(x: Tensor, ids: Tensor) -> bool:
+def folds(x: Tensor, ids: Tensor) -> bool:
     """Whether layer 0's product over the whole vocabulary is less work than over the rows."""
     return x.shape[0] <= ids.numel()
 
@@ -29,7 +30,7 @@ def lstm(
     reverse: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if ids is not None and not _folds(x, ids):
+    if ids is not None and not folds(x, ids):
         x, ids = x[ids], None
     if ids is not None:
         ids = ids.contiguous()
@@ -39,7 +40,7 @@ def lstm(
         batch_sizes,
         h0.contiguous(),
         c0.contiguous(),
-        _contiguous(weights),
+        contiguous(weights),
         has_bias,
         has_proj,
         reverse,
@@ -65,12 +66,12 @@ def lstm_backward(
     need_input: bool,
     need_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    weights = _contiguous(weights)
+    weights = contiguous(weights)
     layers, _, recurrent = h0.shape
     hidden = c0.shape[2]
     rows = x if ids is None else ids
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
-    folded = ids is not None and _folds(x, ids)
+    folded = ids is not None and folds(x, ids)
     dgates, dx, dh0, dc0, dprojected = torch.ops.charlm_fast_native.lstm_backward(
         None if dy is None else dy.contiguous(),
         None if dhn is None else dhn.contiguous(),

@@ -253,10 +253,12 @@ def generate_text(  # type: ignore[no-untyped-def]
     for s in tl.range(0, steps):
         active = valid & (s >= joins)
         # The row's id: from its prompt, then what it drew; a row that ended goes on unread.
-        told = tl.load(prompts + (s - joins) * batch + b, mask=active & (s < prompt_steps), other=0)
+        # != 0: `&` with a scalar comparison is an integer in the interpreter of Triton 3.9.
+        here = (active & (s < prompt_steps)) != 0
+        told = tl.load(prompts + (s - joins) * batch + b, mask=here, other=0)
         drawn = tl.load(
             ids + (s - prompt_steps) * batch.to(tl.int64) + b,
-            mask=valid & (s >= prompt_steps),
+            mask=(valid & (s >= prompt_steps)) != 0,
             other=0,
         )
         id = tl.maximum(told + drawn, 0)
@@ -301,7 +303,7 @@ def generate_text(  # type: ignore[no-untyped-def]
                     logits, r, there, heat, u, top_k, top_p, floor,
                     V, DRAWN_V, TOP_K, TOP_P, LOW,
                 )  # fmt: skip
-                last = tl.load(ids + (out - batch) + r, mask=there & (t > 0), other=0)
+                last = tl.load(ids + (out - batch) + r, mask=(there & (t > 0)) != 0, other=0)
                 tl.store(ids + out + r, tl.where(last < 0, last, wanted), mask=there)
                 tl.store(logprobs + out + r, tl.where(last < 0, 0.0, logprob), mask=there)
             tl.debug_barrier()

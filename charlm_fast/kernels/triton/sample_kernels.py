@@ -115,7 +115,7 @@ def sample_pick(  # type: ignore[no-untyped-def]
     warm, u, least = cold_as_warm(t, uniform(seed, offset.to(tl.int64), rows), _UNDERFLOW)
     span = columns(rows, triton.next_power_of_2(SPANS))
     at = across(rows * SPANS) + span
-    mask = across(there) & (span < SPANS)
+    mask = (across(there) & (span < SPANS)) != 0  # an integer in the interpreter of Triton 3.9
     span_tops = tl.load(tops + at, mask=mask, other=float("-inf"))
     span_sums = tl.load(sums + at, mask=mask, other=0.0)
     nan, _ = survey(span_sums)

@@ -1,0 +1,43 @@
+"""Epochs of the whole training loop: chunks drawn, steps taken, losses recorded."""
+
+from __future__ import annotations
+
+from cases import Case
+from contest import Step
+from reproduce import peer_of
+
+from charlm_fast.config import TrainConfig
+from charlm_fast.data import Corpus, Source, embedded_text
+from charlm_fast.fit import fit
+from charlm_fast.model import CharLM
+from charlm_fast.runs import History
+from charlm_fast.train import build_model, flushed_denormals
+
+
+def epochs(case: Case) -> int:
+    """Epochs in one call."""
+    return max(1, 20 // case.B)
+
+
+def training_loop(case: Case, peer: bool) -> Step:
+    """``fit`` of our model, or of PyTorch's modules with the same weights, on English prose."""
+    config = TrainConfig(
+        n_epochs=epochs(case),
+        chunk_len=case.T,
+        batch_size=case.B,
+        hidden_size=case.H,
+        n_layers=case.L,
+        device=case.device,
+        seed=1,
+    )
+    corpus = Corpus.load(Source("", text=embedded_text()))
+    model: CharLM = build_model(config, corpus)
+    if peer:
+        model = peer_of(model).to(case.device)
+    corpus = corpus.to(case.device)
+
+    def run() -> object:
+        with flushed_denormals():
+            return fit(model, corpus, config, History())
+
+    return run

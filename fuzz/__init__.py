@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing: one module a target, whose ``run`` takes the fuzzer's bytes."""

@@ -1,0 +1,326 @@
+// Runs every operation of csrc/cpu on random shapes and arguments, on all instruction sets of this
+// machine and one to five threads, for a sanitizer to watch. Results must be written whole, and
+// equal those of the portable kernels on one thread up to rounding. Arguments are those that the
+// checks in Python let through.
+//
+// driver CASES SEED
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <string>
+
+#include "cpu/generation.h"
+#include "cpu/isa.h"
+#include "cpu/lstm.h"
+#include "torch/csrc/stable/ops.h"
+
+namespace {
+
+using torch::stable::ScalarType;
+using torch::stable::Tensor;
+using Tensors = std::vector<Tensor>;
+using Maybe = std::optional<Tensor>;
+
+std::mt19937_64 random_bits;
+
+int64_t draw(int64_t least, int64_t most) {
+  return std::uniform_int_distribution<int64_t>(least, most)(random_bits);
+}
+
+bool flip() { return draw(0, 1) == 1; }
+
+// Mostly small, and now and then past the edge of a tile or a panel.
+int64_t draw_size(int64_t most) { return draw(0, 3) ? draw(1, most / 4 + 1) : draw(1, most); }
+
+template <class T>
+Tensor real(std::vector<int64_t> sizes, double scale = 1) {
+  Tensor t(std::move(sizes), torch::stable::scalar_type_of<T>);
+  std::normal_distribution<double> normal(0, scale);
+  T* p = t.mutable_data_ptr<T>();
+  for (int64_t k = 0; k < t.numel(); ++k) p[k] = static_cast<T>(normal(random_bits));
+  return t;
+}
+
+Tensor integers(std::vector<int64_t> sizes, int64_t least, int64_t most) {
+  Tensor t(std::move(sizes), ScalarType::Long);
+  int64_t* p = t.mutable_data_ptr<int64_t>();
+  for (int64_t k = 0; k < t.numel(); ++k) p[k] = draw(least, most);
+  return t;
+}
+
+void check(bool right, const std::string& what) {
+  if (!right) throw std::logic_error(what);
+}
+
+template <class T>
+void check_close(const Tensors& found, const Tensors& expected, const std::string& what) {
+  const double bound = sizeof(T) == 4 ? 2e-4 : 1e-11;
+  for (size_t n = 0; n < found.size(); ++n) {
+    check(found[n].sizes() == expected[n].sizes(), what + ": another shape");
+    const T *a = found[n].template const_data_ptr<T>(),
+            *b = expected[n].template const_data_ptr<T>();
+    for (int64_t k = 0; k < found[n].numel(); ++k)
+      check(std::abs(a[k] - b[k]) <= bound * (1 + std::abs(b[k])),
+            what + ": result " + std::to_string(n) + " at " + std::to_string(k) + " is " +
+                std::to_string(a[k]) + ", expected " + std::to_string(b[k]));
+  }
+}
+
+// Calls task() on the portable kernels and one thread, then on what was drawn; returns both.
+template <class Task>
+auto both_ways(const Task& task) {
+  charlm::set_isa("portable");
+  torch::stable::threads() = 1;
+  auto expected = task();
+  const std::vector<std::string> isas = charlm::available_isas();
+  charlm::set_isa(isas[draw(0, static_cast<int64_t>(isas.size()) - 1)]);
+  torch::stable::threads() = static_cast<int>(draw(1, 5));
+  return std::make_pair(task(), std::move(expected));
+}
+
+template <class... Parts>
+Tensors list(const std::tuple<Parts...>& parts) {
+  return std::apply([](const auto&... part) { return Tensors{part...}; }, parts);
+}
+
+template <class T>
+void run_lstm() {
+  const int64_t L = draw(1, 4), T_ = draw_size(24), H = draw_size(70), I = draw_size(70);
+  const int64_t B = draw(0, 9) ? draw_size(24) : 0, V = draw_size(40);
+  const bool has_bias = flip(), has_proj = draw(0, 3) == 0, reverse = flip();
+  const bool by_id = flip(), packed = B > 0 && draw(0, 2) == 0;
+  const int64_t R = has_proj ? draw(1, H) : H;
+  int64_t rows = T_ * B;
+  Maybe batch_sizes;
+  if (packed) {
+    batch_sizes = integers({T_}, 1, B);
+    int64_t* size = batch_sizes->mutable_data_ptr<int64_t>();
+    size[0] = B;
+    std::sort(size, size + T_, std::greater<>());
+    rows = std::accumulate(size, size + T_, int64_t{0});
+  }
+  std::vector<int64_t> shape = packed ? std::vector<int64_t>{rows} : std::vector<int64_t>{T_, B};
+  Maybe ids;
+  if (by_id) {
+    ids = integers(shape, 0, V - 1);
+    shape = {V};
+  }
+  shape.push_back(I);
+  const Tensor x = real<T>(shape), h0 = real<T>({L, B, R}, 0.5), c0 = real<T>({L, B, H}, 0.5);
+  Tensors weights;
+  const double scale = 1 / std::sqrt(static_cast<double>(H));
+  for (int64_t l = 0; l < L; ++l) {
+    weights.push_back(real<T>({4 * H, l ? R : I}, scale));
+    weights.push_back(real<T>({4 * H, R}, scale));
+    if (has_bias) weights.push_back(real<T>({4 * H}, scale));
+    if (has_proj) weights.push_back(real<T>({R, H}, scale));
+  }
+  const auto forward = [&](bool save) {
+    return list(charlm::lstm_forward(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj,
+                                     reverse, save));
+  };
+  const auto [found, expected] = both_ways([&] { return forward(true); });
+  check_close<T>(found, expected, "lstm_forward");
+  const auto [unsaved, same] = both_ways([&] { return forward(false); });
+  check_close<T>(unsaved, same, "lstm_forward, nothing saved");
+
+  const auto maybe = [](Tensor t) { return draw(0, 3) ? Maybe(t) : Maybe(); };
+  const Maybe dy = maybe(real<T>({rows, R})), dhn = maybe(real<T>({L, B, R}));
+  const Maybe dcn = maybe(real<T>({L, B, H}));
+  const bool need_input = flip();
+  const auto [gradients, right] = both_ways([&] {
+    return list(charlm::lstm_backward(dy, dhn, dcn, I, batch_sizes, c0, weights, has_bias, has_proj,
+                                      reverse, expected[3], T_, need_input));
+  });
+  check_close<T>(gradients, right, "lstm_backward");
+
+  const bool need_weights = flip();
+  Tensors seen;
+  for (int64_t l = 0; packed && l < L; ++l) seen.push_back(real<T>({rows, R}));
+  const auto [all, right_all] = both_ways([&] {
+    auto [dx, dh0, dc0, found] = charlm::lstm_gradients(
+        dy, dhn, dcn, x, ids, batch_sizes, seen, h0, c0, weights, has_bias, has_proj, reverse,
+        expected[0], expected[3], need_input, need_weights);
+    found.insert(found.end(), {dh0, dc0});
+    if (need_input) found.push_back(dx);
+    return found;
+  });
+  check_close<T>(all, right_all, "lstm_gradients");
+
+  if (ids && ids->numel()) {
+    ids->mutable_data_ptr<int64_t>()[draw(0, ids->numel() - 1)] = flip() ? V : -1;
+    bool refused = false;
+    try {
+      forward(true);
+    } catch (const std::runtime_error&) {
+      refused = true;
+    }
+    check(refused, "an id out of range was taken");
+  }
+}
+
+template <class T>
+void run_rows() {
+  const int64_t N = draw(0, 300), C = draw_size(300), V = draw_size(1200);
+  const Tensor rows = real<T>({N, C}), ids = integers({N}, 0, V - 1);
+  const auto [sums, expected] =
+      both_ways([&] { return Tensors{charlm::segment_sum(rows, ids, V)}; });
+  check_close<T>(sums, expected, "segment_sum");
+  const Tensor logits = real<T>({N, V}, 5);
+  const bool gradient = flip();
+  const auto [losses, right] = both_ways([&] {
+    Tensor scratch = torch::stable::clone(logits);
+    Tensor loss = charlm::cross_entropy_(scratch, ids, gradient);
+    return gradient ? Tensors{loss, scratch} : Tensors{loss};
+  });
+  check_close<T>(losses, right, "cross_entropy_");
+
+  const int64_t H = draw_size(40);
+  const Tensor x = real<T>({N, H}), weight = real<T>({V, H}, 0.3), bias = real<T>({V});
+  const bool save = flip(), has_bias = flip();
+  const auto [head, right_head] = both_ways([&] {
+    return list(
+        charlm::linear_cross_entropy(x, weight, has_bias ? Maybe(bias) : Maybe(), ids, save));
+  });
+  check_close<T>(head, right_head, "linear_cross_entropy");
+}
+
+template <class T>
+void run_language_model() {
+  const int64_t L = draw(1, 3), T_ = draw_size(16), B = draw_size(12), H = draw_size(50);
+  const int64_t E = draw_size(50), V = draw_size(60), W = draw_size(60);
+  const double scale = 1 / std::sqrt(static_cast<double>(H));
+  Tensors weights;
+  for (int64_t l = 0; l < L; ++l) {
+    weights.push_back(real<T>({4 * H, l ? H : E}, scale));
+    weights.push_back(real<T>({4 * H, H}, scale));
+    weights.push_back(real<T>({4 * H}, scale));
+    weights.push_back(real<T>({4 * H}, scale));
+  }
+  const Tensor embedding = real<T>({V, E}), head = real<T>({W, H}, scale), bias = real<T>({W});
+  const Tensor h0 = real<T>({L, B, H}), c0 = real<T>({L, B, H});
+  const Tensor ids = integers({T_, B}, 0, V - 1), targets = integers({T_, B}, 0, W - 1);
+  const Maybe dloss = draw(0, 3) ? Maybe(real<T>({})) : Maybe();
+  const Maybe dhn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
+  const Maybe dcn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
+  const bool need_input = flip(), need_weights = flip();
+  const auto [found, expected] = both_ways([&] {
+    auto [loss, hn, cn, saved] =
+        charlm::lstm_loss(embedding, weights, head, bias, h0, c0, ids, targets);
+    Tensors out = charlm::lstm_loss_backward(dloss, dhn, dcn, embedding, weights, h0, c0, ids,
+                                             saved, need_input, need_weights);
+    if (!need_input) out.erase(out.begin());
+    out.insert(out.end(), {loss, hn, cn});
+    return out;
+  });
+  check_close<T>(found, expected, "lstm_loss");
+}
+
+charlm::Sampling draw_sampling(int64_t V) {
+  const int64_t top_k = flip() ? 0 : draw(0, 9) ? draw(1, V + 2) : INT64_MAX;
+  const double top_p = flip() ? 1 : std::ldexp(static_cast<double>(draw(1, 1 << 20)), -20);
+  const double floor = flip() ? charlm::kUnderflow : -static_cast<double>(draw(0, 1000));
+  const int64_t seed = flip() ? draw(INT64_MIN, INT64_MAX) : draw(-1, 1);
+  return {top_k, top_p, floor, seed, draw(0, int64_t{1} << 62)};
+}
+
+double draw_temperature() {
+  constexpr double special[] = {0, 5e-324, 1e-300, 1e-30, 1, 1e300};
+  return flip() ? special[draw(0, 5)] : std::ldexp(1.0, static_cast<int>(draw(-8, 8)));
+}
+
+template <class T>
+void run_sample() {
+  const int64_t N = draw(0, 40), V = draw(0, 3) ? draw_size(1400) : draw(1, 5000);
+  const Tensor logits = real<T>({N, V}, flip() ? 5 : 1e-3), temperature({N}, ScalarType::Double);
+  T* z = logits.mutable_data_ptr<T>();
+  constexpr double special[] = {NAN, INFINITY, -INFINITY, 0, 3e38};
+  for (int64_t count = draw(0, 5); N && count; --count)
+    z[draw(0, N * V - 1)] = static_cast<T>(special[draw(0, 4)]);
+  if (N && flip()) std::fill_n(z + draw(0, N - 1) * V, V, static_cast<T>(-INFINITY));
+  for (int64_t k = 0; k < N; ++k) temperature.mutable_data_ptr<double>()[k] = draw_temperature();
+  const charlm::Sampling s = draw_sampling(V);
+  const auto possible = [&](const int64_t* ids) {
+    for (int64_t k = 0; k < N; ++k) {
+      check(ids[k] >= charlm::kAllMinusInfinity && ids[k] < V, "sample: an id out of range");
+      check(ids[k] < 0 || z[k * V + ids[k]] > -INFINITY, "sample: an impossible id");
+    }
+  };
+  const std::pair<Tensors, Tensors> results = both_ways([&] {
+    return list(charlm::sample(logits, temperature, s.top_k, s.top_p, s.floor, s.seed, s.offset));
+  });
+  possible(results.first[0].const_data_ptr<int64_t>());
+  possible(results.second[0].const_data_ptr<int64_t>());
+  Tensor ids({N}, ScalarType::Long), logprobs({N}, logits.scalar_type());
+  const charlm::FewRows few = {sizeof(T) == 8,
+                               z,
+                               N,
+                               V,
+                               draw_temperature(),
+                               ids.mutable_data_ptr<int64_t>(),
+                               flip() ? logprobs.type_erased() : nullptr};
+  check(charlm::sample_few(few, s) <= N, "sample_few: more rows than there are");
+  possible(ids.const_data_ptr<int64_t>());
+}
+
+template <class T>
+void run_generate() {
+  const int64_t L = draw(1, 3), H = draw_size(70), V = draw_size(120), B = draw(0, 9);
+  const int64_t S = draw(1, 6), length = draw(0, 12);
+  const bool has_bias = flip();
+  const double scale = 1 / std::sqrt(static_cast<double>(H));
+  Tensors weights;
+  for (int64_t l = 0; l < L; ++l) {
+    weights.push_back(real<T>({4 * H, H}, scale));
+    weights.push_back(real<T>({4 * H, H}, scale));
+    if (has_bias) weights.push_back(real<T>({4 * H}, scale));
+  }
+  const Tensor embedding = real<T>({V, H}), head = real<T>({V, H}, scale), bias = real<T>({V});
+  if (draw(0, 9) == 0) head.mutable_data_ptr<T>()[draw(0, V * H - 1)] = static_cast<T>(NAN);
+  const Tensor h0 = real<T>({L, B, H}), c0 = real<T>({L, B, H});
+  const Tensor prompts = integers({S, B}, 0, V - 1), lengths = integers({B}, 1, S);
+  const Tensor temperature({B}, ScalarType::Double);
+  for (int64_t k = 0; k < B; ++k) temperature.mutable_data_ptr<double>()[k] = draw_temperature();
+  charlm::Sampling s = draw_sampling(V);
+  const Maybe head_bias = flip() ? Maybe(bias) : Maybe();
+  const auto results = both_ways([&] {
+    return charlm::generate(embedding, weights, has_bias, head, head_bias, h0, c0, prompts, lengths,
+                            length, temperature, s.top_k, s.top_p, s.floor, s.seed, s.offset);
+  });
+  for (const auto& result : {results.first, results.second}) {
+    const int64_t* ids = std::get<0>(result).template const_data_ptr<int64_t>();
+    for (int64_t k = 0; k < length * B; ++k)
+      check(ids[k] >= charlm::kAllMinusInfinity && ids[k] < V, "generate: an id out of range");
+  }
+}
+
+template <class T>
+void run_one(int64_t kind) {
+  if (kind < 5) return run_lstm<T>();
+  if (kind == 5) return run_rows<T>();
+  if (kind == 6) return run_language_model<T>();
+  if (kind < 9) return run_sample<T>();
+  return run_generate<T>();
+}
+
+}  // namespace
+
+int main(int count, char** argument) {
+  const int64_t cases = count > 1 ? std::atoll(argument[1]) : 100;
+  const uint64_t first = count > 2 ? std::strtoull(argument[2], nullptr, 10) : 0;
+  for (int64_t k = 0; k < cases; ++k) {
+    random_bits.seed(first + k);
+    try {
+      const int64_t kind = draw(0, 10);
+      flip() ? run_one<float>(kind) : run_one<double>(kind);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "seed %llu: %s\n", static_cast<unsigned long long>(first + k),
+                   error.what());
+      return 1;
+    }
+  }
+  std::printf("%lld cases on", static_cast<long long>(cases));
+  for (const std::string& isa : charlm::available_isas()) std::printf(" %s", isa.c_str());
+  std::printf("\n");
+  return 0;
+}

@@ -1,0 +1,68 @@
+// The views and matrix products that csrc/cpu takes from torch's C interface, element by element.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+using AOTITorchError = int32_t;
+
+// A view, which must lie within its tensor's memory.
+inline AOTITorchError aoti_torch__reinterpret_tensor(AtenTensorHandle from, int64_t dim,
+                                                     const int64_t* sizes, const int64_t* strides,
+                                                     int64_t offset, AtenTensorHandle* out) {
+  *out = new AtenTensorOpaque(*from);
+  (*out)->sizes.assign(sizes, sizes + dim);
+  (*out)->strides.assign(strides, strides + dim);
+  (*out)->offset += offset;
+  int64_t last = (*out)->offset;
+  bool empty = false;
+  for (int64_t k = 0; k < dim; ++k) {
+    last += (sizes[k] - 1) * strides[k];
+    empty |= sizes[k] == 0;
+  }
+  STD_TORCH_CHECK(empty || ((*out)->offset >= 0 && last < from->capacity),
+                  "a view ends at element ", last, " of ", from->capacity);
+  return 0;
+}
+
+namespace torch {
+namespace stand_in {
+
+// out = beta * self + a @ b.
+template <class T>
+void add_product(AtenTensorHandle out, AtenTensorHandle self, AtenTensorHandle a,
+                 AtenTensorHandle b, double beta) {
+  const int64_t M = a->sizes.at(0), K = a->sizes.at(1), N = b->sizes.at(1);
+  STD_TORCH_CHECK(b->sizes.at(0) == K && out->sizes.at(0) == M && out->sizes.at(1) == N,
+                  "a matrix product of shapes that do not fit");
+  const auto at = [](AtenTensorHandle t, int64_t i, int64_t j) -> T& {
+    return t->data<T>()[i * t->strides[0] + j * t->strides[1]];
+  };
+  for (int64_t m = 0; m < M; ++m)
+    for (int64_t n = 0; n < N; ++n) {
+      double sum = 0;
+      for (int64_t k = 0; k < K; ++k) sum += static_cast<double>(at(a, m, k)) * at(b, k, n);
+      if (beta != 0) {
+        if (self->sizes.size() == 1) STD_TORCH_CHECK(self->sizes[0] == N, "a bias does not fit");
+        sum += beta *
+               (self->sizes.size() == 1 ? self->data<T>()[n * self->strides[0]] : at(self, m, n));
+      }
+      at(out, m, n) = static_cast<T>(sum);
+    }
+}
+
+}  // namespace stand_in
+}  // namespace torch
+
+inline AOTITorchError aoti_torch_cpu_addmm_out(AtenTensorHandle out, AtenTensorHandle self,
+                                               AtenTensorHandle a, AtenTensorHandle b, double beta,
+                                               double) {
+  out->type == torch::headeronly::ScalarType::Float
+      ? torch::stand_in::add_product<float>(out, self, a, b, beta)
+      : torch::stand_in::add_product<double>(out, self, a, b, beta);
+  return 0;
+}
+
+inline AOTITorchError aoti_torch_cpu_mm_out(AtenTensorHandle out, AtenTensorHandle a,
+                                            AtenTensorHandle b) {
+  return aoti_torch_cpu_addmm_out(out, out, a, b, 0, 1);
+}
