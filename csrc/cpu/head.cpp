@@ -30,7 +30,7 @@ HeadResult head(const Tensor& x, const Tensor& weight, const std::optional<Tenso
     Tensor now = z.view();
     const int64_t size[] = {rows}, stride[] = {1};
     AtenTensorHandle wanted;
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         aoti_torch__reinterpret_tensor(targets.get(), 1, size, stride, start, &wanted));
     const Tensor losses = cross_entropy_(now, Tensor(wanted), save);
     const T* loss = losses.const_data_ptr<T>();

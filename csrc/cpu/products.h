@@ -24,7 +24,7 @@ struct Matrix {
   Tensor view() const {
     const int64_t sizes[] = {rows, columns}, strides[] = {row_stride, column_stride};
     AtenTensorHandle out;
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         aoti_torch__reinterpret_tensor(in.get(), 2, sizes, strides, offset, &out));
     return Tensor(out);
   }
@@ -43,7 +43,7 @@ struct Matrix {
 // to = a @ b, or to += a @ b.
 inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b, bool add = false) {
   const Tensor out = to.view(), left = a.view(), right = b.view();
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       add ? aoti_torch_cpu_addmm_out(out.get(), out.get(), left.get(), right.get(), 1, 1)
           : aoti_torch_cpu_mm_out(out.get(), left.get(), right.get()));
 }
@@ -51,7 +51,7 @@ inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b, bool ad
 // to = a @ b + bias, one element of it a column.
 inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b, const Tensor& bias) {
   const Tensor out = to.view(), left = a.view(), right = b.view();
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_cpu_addmm_out(out.get(), bias.get(), left.get(), right.get(), 1, 1));
 }
 

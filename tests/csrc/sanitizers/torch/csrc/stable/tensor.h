@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#define STABLE_TORCH_ERROR_CODE_CHECK(call) STD_TORCH_CHECK((call) == 0, "an error of torch")
+#define TORCH_ERROR_CODE_CHECK(call) STD_TORCH_CHECK((call) == 0, "an error of torch")
 #define STD_TORCH_CHECK(condition, ...) \
   (static_cast<bool>(condition) ? void() : torch::stand_in::fail(__VA_ARGS__))
 
