@@ -17,6 +17,16 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
 }
 
+STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
+  m.def(
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
+      "-> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
+  m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
+}
+
 // Python asks for this operation to learn whether the extension was built with CUDA.
 STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) { m.def("cuda_version() -> int"); }
 

@@ -28,6 +28,12 @@ SequencePlan plan_for(const Tensor& like, int64_t H, int64_t B, bool projected, 
 
 }  // namespace
 
+std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
+                      bool backward) {
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  return describe(plan_for(like, hidden, batch, has_proj, packed, backward));
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
                                                         std::optional<Tensor> batch_sizes,
                                                         Tensor h0, Tensor c0,

@@ -12,6 +12,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -30,6 +31,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
     std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
     bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
+
+// Which kernel runs the steps of a layer of such sizes, for the dtype and device of `like`.
+std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
+                      bool backward);
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 

@@ -53,15 +53,13 @@ SequencePlan layout(const SequenceShape& s, SequenceKernel kernel, int group, lo
 
 }  // namespace
 
-const char* name_of(SequenceKernel kernel) {
-  switch (kernel) {
-    case SequenceKernel::kCluster:
-      return "cluster";
-    case SequenceKernel::kGrid:
-      return "grid";
-    default:
-      return "per step";
-  }
+std::string describe(const SequencePlan& p) {
+  if (p.kernel == SequenceKernel::kPerStep) return "per step: " + p.reason;
+  const bool cluster = p.kernel == SequenceKernel::kCluster;
+  return std::string(cluster ? "cluster" : "grid") + ": " + std::to_string(p.groups) + " x " +
+         std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
+         " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
+         " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory";
 }
 
 SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {

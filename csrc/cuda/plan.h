@@ -40,7 +40,8 @@ struct SequencePlan {
 
 SequencePlan plan_sequence(const SequenceShape& shape, const DeviceFacts& device);
 
-const char* name_of(SequenceKernel kernel);
+// One line: the kernel and its blocks, or why there is one launch a step.
+std::string describe(const SequencePlan& plan);
 
 }  // namespace cuda
 }  // namespace charlm

@@ -6,6 +6,7 @@ What is tested is their logic: indices, order of steps, packed batches, the rese
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,10 @@ def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
     args = (x, ids, None, h0, c0, weights, True, False, reverse)
     oracle = tuple(_double(v) for v in args)
     device(facts)
+    kind = "cluster" if facts is CLUSTERS else "grid"
+    for backward in (False, True):
+        plan = ops.lstm_plan(x, hidden, batch, False, False, backward)
+        assert plan.startswith(kind), plan
     found = native.lstm(*args, True)
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
@@ -192,6 +197,63 @@ def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
         _close(a, b, dtype, name)
     for k, (a, b) in enumerate(zip(found[3], expected[3], strict=True)):
         _close(a, b, dtype, f"dweights[{k}]")
+
+
+H200 = (90, 132, 232_448, 16)
+A100 = (80, 108, 166_912, 1)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    "facts, dtype, hidden, batch, expected",
+    [
+        (H200, torch.float32, 1, 1, "cluster: 1 x 1 "),
+        (H200, torch.float32, 128, 1, "cluster: 1 x 4 "),
+        (H200, torch.float32, 128, 64, "cluster: 8 x 4 "),
+        (H200, torch.float32, 256, 8, "cluster: 1 x 16 "),
+        (H200, torch.bfloat16, 512, 8, "cluster: 1 x 16 "),
+        (H200, torch.float32, 512, 1, "grid: 1 x 128 "),
+        (H200, torch.float32, 1024, 8, "grid: 1 x 128 "),
+        (H200, torch.float32, 1000, 1, "grid: 1 x 125 "),
+        (A100, torch.float32, 128, 1, "grid: 1 x 32 "),
+        (H200, torch.float64, 128, 1, "per step: float64"),
+        (H200, torch.float32, 8192, 1, "per step: the recurrent weights of 8192 units"),
+        (H200, torch.float32, 128, 8192, "per step: a batch of 8192 rows"),
+    ],
+)
+def test_which_kernel_serves(ops, device, facts, dtype, hidden, batch, expected, backward):
+    device(facts)
+    plan = ops.lstm_plan(torch.empty(0, dtype=dtype), hidden, batch, False, False, backward)
+    assert plan.startswith(expected), plan
+
+
+def test_projections_and_packed_batches_run_per_step(ops, device):
+    device(H200)
+    like = torch.empty(0)
+    assert "proj_size" in ops.lstm_plan(like, 128, 1, True, False, False)
+    assert "packed" in ops.lstm_plan(like, 128, 1, False, True, False)
+
+
+@pytest.mark.parametrize("facts", [H200, A100, (120, 170, 101_376, 8), (75, 1, 65_536, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_plan_fits_its_device(ops, device, facts, dtype):
+    """All units and rows have an owner, within the limits of a launch."""
+    _sm, multiprocessors, shared, max_cluster = facts
+    device(facts)
+    like = torch.empty(0, dtype=dtype)
+    for hidden, batch, backward in itertools.product(
+        [1, 3, 33, 100, 128, 257, 512, 1024, 2000],
+        [1, 2, 3, 7, 8, 9, 64, 256, 1000, 4000],
+        [False, True],
+    ):
+        plan = ops.lstm_plan(like, hidden, batch, False, False, backward)
+        if plan.startswith("per step"):
+            continue
+        groups, group, threads, units, tile, taken = map(int, re.findall(r"\d+", plan))
+        assert group * units >= hidden and groups * tile >= batch, plan
+        assert taken <= shared and threads <= 512 and threads % 32 == 0, plan
+        assert groups * group <= multiprocessors or plan.startswith("cluster"), plan
+        assert group <= max_cluster or plan.startswith("grid"), plan
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

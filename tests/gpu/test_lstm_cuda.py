@@ -121,6 +121,48 @@ def test_against_nn_lstm(dtype, sizes, projection, bias):
         _check(a, b, backward, f"gradient of {name}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("hidden", [1, 33, 100, 128, 256, 257, 512, 1024])
+@pytest.mark.parametrize("batch", [1, 2, 8, 37, 64])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_kernel_of_the_plan(dtype, hidden, batch, reverse):
+    """The kernel that serves each shape, over enough steps for both halves of its exchange."""
+    for backward in (False, True):
+        print(cuda.serving(DEVICE, dtype, hidden, batch, backward=backward))
+    steps, inputs = 17, 9
+    module = _module(inputs, hidden, 1, dtype)
+    x = torch.randn(steps, batch, inputs).to(dtype)
+    h0, c0 = (torch.randn(1, batch, hidden).to(dtype) for _ in range(2))
+    ours = [_leaf(v) for v in (x, h0, c0)]
+    names = _weights(module, 1)
+    weights = [_leaf(getattr(module, n), dtype) for n in names]
+    found = _run(*ours, weights, reverse=reverse)
+    theirs = [v.double().requires_grad_() for v in (x, h0, c0)]
+    y, (hn, cn) = module(theirs[0].flip(0) if reverse else theirs[0], tuple(theirs[1:]))
+    expected = (y.flip(0) if reverse else y, hn, cn)
+    forward, backward_bound = (b * (10 if hidden == 1 else 1) for b in BOUNDS[dtype])
+    for name, a, b in zip(("y", "h_n", "c_n"), found, expected, strict=True):
+        _check(a, b.detach(), forward, name)
+    gradients = [torch.randn_like(v).to(dtype) for v in expected]
+    leaves = [*ours, *weights]
+    ours_again = torch.autograd.grad(
+        found, leaves, [g.to(DEVICE) for g in gradients], retain_graph=True
+    )
+    wanted = [*theirs, *(getattr(module, n) for n in names)]
+    oracle = torch.autograd.grad(expected, wanted, [g.double() for g in gradients])
+    for name, a, b in zip(["x", "h0", "c0", *names], ours_again, oracle, strict=True):
+        _check(a, b, backward_bound, f"gradient of {name}")
+    repeated = torch.autograd.grad(found, leaves, [g.to(DEVICE) for g in gradients])
+    for a, b in zip(ours_again, repeated, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_default_model_takes_one_launch_a_layer():
+    for backward in (False, True):
+        plan = cuda.serving(DEVICE, torch.float32, 128, 1, backward=backward)
+        assert not plan.startswith("per step"), plan
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_no_worse_than_nn_lstm(dtype):
     hidden, batch, steps = 128, 16, 200

@@ -36,3 +36,8 @@ def test_unavailable_is_one_sentence_and_a_forced_call_raises_it():
     with pytest.raises(BackendError) as error, use_backend("cuda"):
         pass
     assert str(error.value) == f"backend 'cuda' cannot run here: {reason}"
+
+
+def test_serving_says_why_there_is_no_answer():
+    with pytest.raises(RuntimeError, match="it serves tensors on cuda|cannot run here"):
+        cuda.serving(torch.device("cpu"), torch.float32, 128, 1)

@@ -1,4 +1,4 @@
-"""Backend ``cuda``: kernels in CUDA C++, a GEMM and a fused cell a step.
+"""Backend ``cuda``: kernels in CUDA C++, one launch a layer where its recurrent weights fit.
 
 In bfloat16 and float16, sums, the running cell state and its gradient are float32. What is
 returned or kept for the backward pass, cells included, is rounded to the dtype of the input.
@@ -16,7 +16,7 @@ from charlm_fast import _extension
 
 from . import linear_cross_entropy, lstm, lstm_backward
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "unavailable"]
+__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "serving", "unavailable"]
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -55,3 +55,31 @@ def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype not in DTYPES:
         return f"it serves float32, float64, bfloat16 and float16, got {dtype}"
     return None
+
+
+def serving(
+    device: torch.device,
+    dtype: torch.dtype,
+    hidden: int,
+    batch: int,
+    *,
+    has_proj: bool = False,
+    packed: bool = False,
+    backward: bool = False,
+) -> str:
+    """One line that says which kernel runs the steps of a layer of such sizes.
+
+    It starts with ``cluster`` or ``grid``, each one launch for all steps, or with ``per step``
+    and the reason why the weights do not stay on the chip.
+
+    Raises:
+        RuntimeError: the backend cannot run here.
+    """
+    reason = unavailable() or refuses(device, dtype)
+    if reason is not None:
+        raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
+    like = torch.empty(0, device=device, dtype=dtype)
+    plan: str = torch.ops.charlm_fast_native.lstm_plan(
+        like, hidden, batch, has_proj, packed, backward
+    )
+    return plan

@@ -42,6 +42,9 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, int input, Tensor? batch_sizes, "
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
+      "-> str");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def("set_device(int sm, int multiprocessors, int shared_memory, int max_cluster) -> ()");
   m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
@@ -50,6 +53,7 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
+  m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
 }
