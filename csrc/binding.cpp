@@ -79,8 +79,8 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
   m.def(
       "lstm_gradients(Tensor? dy, Tensor? dhn, Tensor? dcn, Tensor x, Tensor? ids, "
       "Tensor? batch_sizes, Tensor[] seen, Tensor h0, Tensor c0, Tensor[] weights, "
-      "bool has_bias, bool has_proj, bool reverse, Tensor y, Tensor reserve, bool need_input, "
-      "bool need_weights) -> (Tensor, Tensor, Tensor, Tensor[])");
+      "bool has_bias, bool has_proj, bool reverse, Tensor y, Tensor(a!) reserve, bool need_input, "
+      "bool need_weights, bool overwrite) -> (Tensor, Tensor, Tensor, Tensor[])");
   m.def(
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
@@ -89,8 +89,8 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
       "Tensor c0, Tensor ids, Tensor targets) -> (Tensor, Tensor, Tensor, Tensor[])");
   m.def(
       "lstm_loss_backward(Tensor? dloss, Tensor? dhn, Tensor? dcn, Tensor embedding, "
-      "Tensor[] weights, Tensor h0, Tensor c0, Tensor ids, Tensor[] saved, bool need_input, "
-      "bool need_weights) -> Tensor[]");
+      "Tensor[] weights, Tensor h0, Tensor c0, Tensor ids, Tensor(a!)[] saved, bool need_input, "
+      "bool need_weights, bool overwrite) -> Tensor[]");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
   m.def(

@@ -20,7 +20,7 @@ from .dispatch import select
 from .function import Function
 from .head import check_head, linear_cross_entropy
 from .lstm import lstm
-from .registration import nothing_watches, plain, wants_gradient
+from .registration import last_pass, nothing_watches, plain, wants_gradient
 
 
 def lstm_cross_entropy(
@@ -154,7 +154,7 @@ class _Loss(Function):
             dloss, dh, dc, embedding, weights, h0, c0, ids, saved, needs[2], any(needs[7:]),
         )  # fmt: skip
         if hasattr(ctx.module, "lstm_loss_backward"):
-            grads = ctx.module.lstm_loss_backward(*arguments)
+            grads = ctx.module.lstm_loss_backward(*arguments, last_pass())
         else:
             grads = language_model.lstm_loss_backward(ctx.module, *arguments)
         return None, None, *(g if n else None for g, n in zip(grads, needs[2:], strict=True))

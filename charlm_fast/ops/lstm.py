@@ -14,7 +14,14 @@ from charlm_fast.kernels.reserve import reserve_size
 from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
 from .dispatch import forced_backend, select
 from .function import Function
-from .registration import below_autograd, register, wants_gradient
+from .registration import (
+    below_autograd,
+    last_pass,
+    nothing_watches,
+    plain,
+    register,
+    wants_gradient,
+)
 
 # Arguments are positional throughout, in the order of the schemas at the foot of this section;
 # the kernels of each backend take the same.
@@ -61,10 +68,17 @@ class _LSTM(Function):
             return (None,) * len(needs)
         x, ids, batch_sizes, h0, c0, y, reserve, *weights = ctx.saved_tensors
         need_weights = any(needs[9:])
-        dx, dh0, dc0, dweights = _lstm_backward(
+        arguments = (
             dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags,
-            y, reserve, needs[0], need_weights, ctx.backend,
+            y, reserve, needs[0], need_weights,
         )  # fmt: skip
+        in_place = None
+        if getattr(ctx, "owns_reserve", False):
+            in_place = _in_place(ctx.backend, dy, dhn, dcn, x, h0, c0, y, *weights)
+        if in_place is not None:
+            dx, dh0, dc0, dweights = in_place(*arguments, overwrite=True)
+        else:
+            dx, dh0, dc0, dweights = _lstm_backward(*arguments, ctx.backend)
         grads = [d if need else None for d, need in zip(dweights, needs[9:], strict=True)]
         return (
             dx if needs[0] else None,
@@ -75,6 +89,15 @@ class _LSTM(Function):
             *(None,) * 4,
             *grads,
         )
+
+
+def _in_place(backend: str, *tensors: Tensor | None) -> Any:
+    """A backend's function for a gradient that uses up the reserve, where nobody would see it."""
+    given = [t for t in tensors if t is not None]
+    if torch.is_grad_enabled() or not (last_pass() and nothing_watches() and plain(*given)):
+        return None
+    module = select("lstm_backward", given[0].device, given[0].dtype, backend)
+    return module.lstm_backward if getattr(module, "OVERWRITES", False) else None
 
 
 def _autograd(x, ids, batch_sizes, h0, c0, weights, *flags):  # type: ignore[no-untyped-def]
@@ -216,4 +239,6 @@ def lstm(
     check_lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj)
     save = wants_gradient(x, h0, c0, *weights)
     y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
+    if save and nothing_watches() and isinstance(y.grad_fn, _LSTM._backward_cls):
+        y.grad_fn.owns_reserve = True  # type: ignore[union-attr] # no other reference leaves here
     return y, hn, cn

@@ -57,6 +57,14 @@ def nothing_watches() -> bool:
     return not (_compiling() or _modes() or _functions() or _transforms() or _tracing())
 
 
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+
+
+def last_pass() -> bool:
+    """Whether the backward pass that runs frees what its nodes saved: not with ``retain_graph``."""
+    return _keeps_graph is not None and not _keeps_graph()
+
+
 def plain(*tensors: torch.Tensor) -> bool:
     """Whether these are tensors with data and of no subclass that could watch operations."""
     return tensors[0].device.type != "meta" and all(type(t) in _PLAIN for t in tensors)

@@ -1,6 +1,6 @@
 // Linear layer and summed cross-entropy, with their gradients found on the way: in blocks of rows
 // whose logits stay in a core's cache, so that large logits never exist whole.
-#include "lstm_driver.h"
+#include "outer_driver.h"
 #include "products.h"
 
 namespace charlm {
@@ -17,7 +17,7 @@ HeadResult head(const Tensor& x, const Tensor& weight, const std::optional<Tenso
   const int64_t block = std::min(N, std::max<int64_t>(16, kBlockElements / V));
   Tensor dx = save ? torch::stable::empty_like(x) : torch::stable::new_empty(x, {0});
   Tensor dweight = save ? torch::stable::new_empty(x, {V, H}) : torch::stable::new_empty(x, {0});
-  Tensor dbias = torch::stable::new_empty(x, {0});
+  Tensor dbias = torch::stable::new_empty(x, {save && bias ? V : 0});
   Tensor logits = torch::stable::new_empty(x, {block, V});
   double total = 0;  // float32's precision over any number of rows
   for (int64_t start = 0; start < N; start += block) {
@@ -37,20 +37,16 @@ HeadResult head(const Tensor& x, const Tensor& weight, const std::optional<Tenso
     for (int64_t r = 0; r < rows; ++r) total += loss[r];
     if (!save) continue;
     multiply(Matrix(dx, rows, H, start * H), z, w);
-    multiply(Matrix(dweight, V, H), z.t(), part, start > 0);
-    if (!bias) continue;
-    const Tensor sums = column_sums(z);
-    if (start == 0) {
-      dbias = sums;
-      continue;
-    }
-    T* to = dbias.mutable_data_ptr<T>();
-    const T* from = sums.const_data_ptr<T>();
-    for (int64_t v = 0; v < V; ++v) to[v] += from[v];
+    OuterProducts<T> gradient =
+        outer(now.const_data_ptr<T>(), V, rows, V, x.const_data_ptr<T>() + start * H, H,
+              dweight.mutable_data_ptr<T>());
+    if (bias) gradient.sums = dbias.mutable_data_ptr<T>();
+    gradient.add = start > 0;
+    run(std::vector<OuterProducts<T>>{gradient});
   }
   if (save && N == 0) {
     torch::stable::zero_(dweight);
-    if (bias) dbias = torch::stable::new_zeros(x, {V});
+    torch::stable::zero_(dbias);
   }
   Tensor loss = torch::stable::new_empty(x, {});
   *loss.mutable_data_ptr<T>() = static_cast<T>(total);

@@ -5,6 +5,7 @@
 #include "generate.h"
 #include "lstm_backward.h"
 #include "lstm_forward.h"
+#include "outer_products.h"
 #include "sample.h"
 
 namespace charlm {
@@ -12,9 +13,10 @@ namespace CHARLM_ISA {
 
 template <class T>
 constexpr Kernels<T> make_kernels() {
-  return {kLanes<T>,          kPanelWidth<T>,  pack_gate_panel<T>, pack_panel<T>,
-          multiply_panels<T>, forward_task<T>, backward_task<T>,   cross_entropy_rows<T>,
-          sample_rows<T>,     project_rows<T>, generate_rows<T>};
+  return {kLanes<T>,        kPanelWidth<T>,     pack_gate_panel<T>,
+          pack_panel<T>,    multiply_panels<T>, forward_task<T>,
+          backward_task<T>, outer_products<T>,  cross_entropy_rows<T>,
+          sample_rows<T>,   project_rows<T>,    generate_rows<T>};
 }
 
 extern const Kernels<float> float_kernels;

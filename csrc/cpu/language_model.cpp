@@ -144,7 +144,7 @@ std::vector<Tensor> backward(const std::optional<Tensor>& dloss, const std::opti
                              const std::optional<Tensor>& dcn, const Tensor& embedding,
                              const std::vector<Tensor>& weights, const Tensor& h0, const Tensor& c0,
                              const Tensor& ids, const std::vector<Tensor>& saved, bool need_input,
-                             bool need_weights) {
+                             bool need_weights, bool overwrite) {
   const std::vector<Tensor> biases(saved.begin() + 5, saved.end());
   std::vector<Tensor> head(saved.begin() + 2, saved.begin() + 5);
   const double scale = dloss ? *dloss->const_data_ptr<T>() : 0;
@@ -155,7 +155,7 @@ std::vector<Tensor> backward(const std::optional<Tensor>& dloss, const std::opti
   auto [dx, dh0, dc0, layers] =
       lstm_gradients(dy, dhn, dcn, distinct.gather<T>(embedding), distinct.index, std::nullopt, {},
                      h0, c0, with_biases(weights, biases), true, false, false, saved[0], saved[1],
-                     need_input, need_weights);
+                     need_input, need_weights, overwrite);
   if (need_input) dx = distinct.scatter<T>(dx, embedding.size(0));
   std::vector<Tensor> out = {dx, dh0, dc0, head[1], head[2]};
   for (size_t k = 0; k < layers.size(); k += 3) {
@@ -178,10 +178,11 @@ std::vector<Tensor> lstm_loss_backward(std::optional<Tensor> dloss, std::optiona
                                        std::optional<Tensor> dcn, Tensor embedding,
                                        std::vector<Tensor> weights, Tensor h0, Tensor c0,
                                        Tensor ids, std::vector<Tensor> saved, bool need_input,
-                                       bool need_weights) {
+                                       bool need_weights, bool overwrite) {
   const auto run =
       embedding.scalar_type() == ScalarType::Float ? backward<float> : backward<double>;
-  return run(dloss, dhn, dcn, embedding, weights, h0, c0, ids, saved, need_input, need_weights);
+  return run(dloss, dhn, dcn, embedding, weights, h0, c0, ids, saved, need_input, need_weights,
+             overwrite);
 }
 
 }  // namespace charlm

@@ -24,21 +24,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
 
 // The recurrent part of the gradient. Returns dgates (L, N, 4H), dx (N, I; empty unless
 // need_input), dh0, dc0 and, with a projection, the gradient that reached it (L, N, R).
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
-    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
-    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
-    bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
+using RecurrentGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+RecurrentGradients lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,
+                                 std::optional<Tensor> dcn, int64_t input,
+                                 std::optional<Tensor> batch_sizes, Tensor c0,
+                                 std::vector<Tensor> weights, bool has_bias, bool has_proj,
+                                 bool reverse, Tensor reserve, int64_t steps, bool need_input);
+
+// The same where dgates may take the place of the gates in the reserve, which is so used up: at the
+// end of a graph, a fifth of a training step's memory.
+RecurrentGradients lstm_recurrent_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn,
+                                            std::optional<Tensor> dcn, int64_t input,
+                                            std::optional<Tensor> batch_sizes, Tensor c0,
+                                            std::vector<Tensor> weights, bool has_bias,
+                                            bool has_proj, bool reverse, Tensor reserve,
+                                            int64_t steps, bool need_input, bool overwrite);
 
 // The whole gradient: dx, dh0, dc0 and by layer those of the weights (empty where not needed).
 // x are the input rows, or with ids the embedding that layer 0 was folded into, whose gradient dx
-// then is. seen: by layer the state that each row saw (N, R), or none where all rows have T steps.
+// then is. overwrite: as for lstm_backward. seen: by layer the state that each row saw (N, R), or
+// none where all rows have T steps.
 using LstmGradients = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 LstmGradients lstm_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn,
                              std::optional<Tensor> dcn, Tensor x, std::optional<Tensor> ids,
                              std::optional<Tensor> batch_sizes, std::vector<Tensor> seen, Tensor h0,
                              Tensor c0, std::vector<Tensor> weights, bool has_bias, bool has_proj,
                              bool reverse, Tensor y, Tensor reserve, bool need_input,
-                             bool need_weights);
+                             bool need_weights, bool overwrite);
 
 // x (N, H), weight (V, H), bias (V), targets (N). Returns the summed loss and its gradients by x,
 // weight and bias (empty unless save).
@@ -57,7 +69,7 @@ std::vector<Tensor> lstm_loss_backward(std::optional<Tensor> dloss, std::optiona
                                        std::optional<Tensor> dcn, Tensor embedding,
                                        std::vector<Tensor> weights, Tensor h0, Tensor c0,
                                        Tensor ids, std::vector<Tensor> saved, bool need_input,
-                                       bool need_weights);
+                                       bool need_weights, bool overwrite);
 
 // Sum of rows by id: out[v] = sum of rows n with ids[n] == v. (N, C), (N) -> (V, C).
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);

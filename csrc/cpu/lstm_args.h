@@ -75,6 +75,24 @@ struct BackwardArgs {
   T* dc;                  // (L, B, H)
 };
 
+// out (M, N) = or += the sum over K rows of a row of a (M columns, a_stride apart) times a row of b
+// (N columns); the rows from `split` on are those of b_rest.
+template <class T>
+struct OuterProducts {
+  i64 K, M, N;
+  const T* a;
+  i64 a_stride;
+  const T* b;
+  i64 split;
+  const T* b_rest;
+  T* out;
+  T* sums;  // (M) or null: also the sum of a's rows
+  bool add;
+};
+
+constexpr i64 kOuterDepth = 256;           // most rows of a block
+constexpr i64 kOuterLarge = i64{1} << 21;  // elements of out from which blocks are so deep
+
 struct Sampling;
 template <class T>
 struct GenerateArgs;
@@ -89,6 +107,8 @@ struct Kernels {
                    i64 p1, const T* bias, T* out, i64 out_stride, bool padded, bool down);
   void (*forward)(const ForwardArgs<T>&, i64 layer, i64 tile);
   void (*backward)(const BackwardArgs<T>&, i64 layer, i64 tile);
+  // Rows [begin, end) of out; scratch of kOuterDepth * panel_width elements.
+  void (*outer_products)(const OuterProducts<T>&, i64 begin, i64 end, T* scratch);
   // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.
   void (*cross_entropy)(T* logits, i64 rows, i64 V, const i64* targets, T* loss, bool gradient);
   // Rows [begin, end) of (N, V).

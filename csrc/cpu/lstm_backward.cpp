@@ -1,17 +1,17 @@
 // Backward driver: the recurrent part of the gradient over torch's threads.
 #include "lstm_driver.h"
+#include "products.h"
 
 namespace charlm {
 namespace {
 
-using BackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
-
 template <class T>
-BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Tensor>& dhn,
-                        const std::optional<Tensor>& dcn, int64_t input,
-                        const std::optional<Tensor>& batch_sizes, const Tensor& c0,
-                        const std::vector<Tensor>& weights, bool has_bias, bool has_proj,
-                        bool reverse, const Tensor& reserve, int64_t steps, bool need_input) {
+RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional<Tensor>& dhn,
+                            const std::optional<Tensor>& dcn, int64_t input,
+                            const std::optional<Tensor>& batch_sizes, const Tensor& c0,
+                            const std::vector<Tensor>& weights, bool has_bias, bool has_proj,
+                            bool reverse, const Tensor& reserve, int64_t steps, bool need_input,
+                            bool overwrite) {
   const Kernels<T>& k = kernels<T>();
   std::vector<Layer<T>> layers = layers_of<T>(weights, has_bias, has_proj);
   Sizes s;
@@ -30,7 +30,9 @@ BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Ten
   Plan plan(s, batch_sizes, reverse);
   const Schedule& schedule = plan.schedule;
 
-  Tensor dgates = make_tensor<T>(reserve, {s.L, s.N, 4 * s.H});
+  Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()
+                            : make_tensor<T>(reserve, {s.L * s.N, 4 * s.H});
+  dgates = torch::stable::view(dgates, {s.L, s.N, 4 * s.H});
   Tensor dx = make_tensor<T>(reserve, {need_input ? s.N : 0, s.I});
   Tensor dh = dhn ? torch::stable::clone(*dhn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.R});
   Tensor dc = dcn ? torch::stable::clone(*dcn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.H});
@@ -123,15 +125,25 @@ BackwardResult backward(const std::optional<Tensor>& dy, const std::optional<Ten
 
 }  // namespace
 
-BackwardResult lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,
-                             std::optional<Tensor> dcn, int64_t input,
-                             std::optional<Tensor> batch_sizes, Tensor c0,
-                             std::vector<Tensor> weights, bool has_bias, bool has_proj,
-                             bool reverse, Tensor reserve, int64_t steps, bool need_input) {
+RecurrentGradients lstm_recurrent_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn,
+                                            std::optional<Tensor> dcn, int64_t input,
+                                            std::optional<Tensor> batch_sizes, Tensor c0,
+                                            std::vector<Tensor> weights, bool has_bias,
+                                            bool has_proj, bool reverse, Tensor reserve,
+                                            int64_t steps, bool need_input, bool overwrite) {
   const auto run =
       c0.scalar_type() == torch::headeronly::ScalarType::Float ? backward<float> : backward<double>;
   return run(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj, reverse, reserve,
-             steps, need_input);
+             steps, need_input, overwrite);
+}
+
+RecurrentGradients lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,
+                                 std::optional<Tensor> dcn, int64_t input,
+                                 std::optional<Tensor> batch_sizes, Tensor c0,
+                                 std::vector<Tensor> weights, bool has_bias, bool has_proj,
+                                 bool reverse, Tensor reserve, int64_t steps, bool need_input) {
+  return lstm_recurrent_gradients(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj,
+                                  reverse, reserve, steps, need_input, false);
 }
 
 }  // namespace charlm

@@ -43,6 +43,9 @@ Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
   return t;
 }
 
+// Below this many multiply-adds waking a second thread costs more than it saves.
+constexpr double kWorthThreads = 2e5;
+
 struct Sizes {
   int64_t L, T, B, N, I, H, R;
 };
@@ -62,8 +65,6 @@ struct Plan {
     }
     STD_TORCH_CHECK(offset.back() == s.N, "charlm_fast: batch_sizes sum to ", offset.back(),
                     " but the input has ", s.N, " rows");
-    // Below this many multiply-adds waking a second thread costs more than it saves.
-    constexpr double kWorthThreads = 2e5;
     const double work = 4.0 * s.L * s.N * s.H * (s.R + s.I);
     int64_t threads = work < kWorthThreads ? 1 : torch::stable::get_num_threads();
     threads = std::max<int64_t>(threads, 1);

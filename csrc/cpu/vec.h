@@ -47,9 +47,10 @@ CHARLM_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename Lanes<T>::Loose*>(p) = v;
 }
 
+// Subtracting 0 leaves every number as it is, -0 too, and so costs nothing; adding 0 would not.
 template <class T>
 CHARLM_INLINE Vec<T> splat(T s) {
-  return Vec<T>{} + s;
+  return s - Vec<T>{};
 }
 
 // The first n lanes from memory, zero in the rest: the edge of a row.

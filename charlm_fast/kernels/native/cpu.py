@@ -25,6 +25,7 @@ __all__ = [
     "unavailable",
 ]
 
+OVERWRITES = True  # lstm_backward can use up its reserve
 DTYPES = (torch.float32, torch.float64)
 
 

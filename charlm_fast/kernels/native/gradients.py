@@ -34,7 +34,9 @@ def lstm_backward(
     reserve: Tensor,
     need_input: bool,
     need_weights: bool,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """``overwrite``: the gradients of the gates may take their place in ``reserve``."""
     native = torch.ops.charlm_fast_native
     folded = ids is not None and folds(x, ids)
     y, h0, inputs = y.contiguous(), h0.contiguous(), x
@@ -68,6 +70,7 @@ def lstm_backward(
         reserve,
         need_input,
         need_weights,
+        overwrite,
     )
     if not need_input:
         return x.new_empty(0), dh0, dc0, dweights
@@ -119,10 +122,14 @@ def lstm_loss_backward(
     saved: list[Tensor],
     need_input: bool,
     need_weights: bool,
+    overwrite: bool,
 ) -> list[Tensor]:
-    """Gradients of embedding, h0, c0, head, head_bias and the weights (empty where unneeded)."""
+    """Gradients of embedding, h0, c0, head, head_bias and the weights (empty where unneeded).
+
+    ``overwrite``: ``saved`` is not read again and may be used up.
+    """
     arguments: list[Any] = [embedding.contiguous(), contiguous(weights)]
     arguments += [h0.contiguous(), c0.contiguous(), ids.contiguous(), saved]
     return torch.ops.charlm_fast_native.lstm_loss_backward(
-        _optional(dloss), _optional(dhn), _optional(dcn), *arguments, need_input, need_weights
+        *(_optional(d) for d in (dloss, dhn, dcn)), *arguments, need_input, need_weights, overwrite
     )

@@ -137,10 +137,12 @@ void run_lstm() {
   const bool need_weights = flip();
   Tensors seen;
   for (int64_t l = 0; packed && l < L; ++l) seen.push_back(real<T>({rows, R}));
+  const bool overwrite = flip();
   const auto [all, right_all] = both_ways([&] {
+    const Tensor reserve = overwrite ? torch::stable::clone(expected[3]) : expected[3];
     auto [dx, dh0, dc0, found] = charlm::lstm_gradients(
         dy, dhn, dcn, x, ids, batch_sizes, seen, h0, c0, weights, has_bias, has_proj, reverse,
-        expected[0], expected[3], need_input, need_weights);
+        expected[0], reserve, need_input, need_weights, overwrite);
     found.insert(found.end(), {dh0, dc0});
     if (need_input) found.push_back(dx);
     return found;
@@ -203,12 +205,12 @@ void run_language_model() {
   const Maybe dloss = draw(0, 3) ? Maybe(real<T>({})) : Maybe();
   const Maybe dhn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
   const Maybe dcn = flip() ? Maybe(real<T>({L, B, H})) : Maybe();
-  const bool need_input = flip(), need_weights = flip();
+  const bool need_input = flip(), need_weights = flip(), overwrite = flip();
   const auto [found, expected] = both_ways([&] {
     auto [loss, hn, cn, saved] =
         charlm::lstm_loss(embedding, weights, head, bias, h0, c0, ids, targets);
     Tensors out = charlm::lstm_loss_backward(dloss, dhn, dcn, embedding, weights, h0, c0, ids,
-                                             saved, need_input, need_weights);
+                                             saved, need_input, need_weights, overwrite);
     if (!need_input) out.erase(out.begin());
     out.insert(out.end(), {loss, hn, cn});
     return out;
