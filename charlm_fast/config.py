@@ -141,7 +141,10 @@ class TrainConfig:
     device: str = option("cpu", "machine", "such as cpu, cuda")
     threads: int | None = option(None, "machine", "CPU threads (PyTorch's choice)", type=int)
     precision: str = option(
-        "float32", "machine", "bfloat16 is autocast, on a GPU only", choices=PRECISIONS
+        "float32",
+        "machine",
+        "bfloat16 is autocast, on a GPU or a CPU with AVX512_BF16",
+        choices=PRECISIONS,
     )
     recompute: bool = option(
         False, "machine", "long chunks in less memory: compute activations twice, not keep them"

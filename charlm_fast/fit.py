@@ -178,10 +178,9 @@ def fit(
 
 def check_machine(config: TrainConfig, workers: Workers, device: torch.device) -> None:
     """Raise ValueError unless the device and the workers can serve the configuration."""
-    if config.precision == "bfloat16" and device.type != "cuda":
+    if config.precision == "bfloat16" and device.type not in ("cuda", "cpu"):
         raise ValueError(
-            f"--precision: got bfloat16 on {device.type}, expected a GPU (--device cuda); the "
-            "kernels of the CPU work in float32"
+            f"--precision: got bfloat16 on {device.type}, expected it on cuda or cpu (--device)"
         )
     if config.batch_size % workers.count:
         raise ValueError(

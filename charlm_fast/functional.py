@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from . import ops
 from .ops import sample
-from .ops.dispatch import BackendError, forced_backend
+from .ops.dispatch import BackendError, forced_backend, lstm_keeps_bfloat16
 
 __all__ = ["lstm", "lstm_cell", "sample"]
 
@@ -51,9 +51,10 @@ def lstm(
         batch_sizes: int64 (T,) on the CPU: rows alive at each step, not increasing.
 
     All tensors share one floating dtype and one device. Under autocast they are cast as
-    ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, lower
-    precision is computed in float32. Complex tensors, ``torch.func`` transforms and forward-mode
-    gradients are left to torch's own implementation.
+    ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, bfloat16 has
+    kernels where there is AVX512_BF16; other lower precision is computed in float32. Complex
+    tensors, ``torch.func`` transforms and forward-mode gradients are left to torch's own
+    implementation.
 
     Returns:
         output (T, B, D * R), (B, T, D * R) or (N, D * R); h_n (L * D, B, R); c_n (L * D, B, H).
@@ -276,8 +277,8 @@ def _cast(
         return input, h0, c0, weights, dtype, dtype
     elif any(t.dtype != dtype for t in (h0, c0, *weights)):
         return input, h0, c0, weights, dtype, dtype  # left as it is, for the error it makes
-    if device == "cpu":
-        dtype = torch.float32  # the lowest its kernels have; the reference's loop is far slower
+    if device == "cpu" and not (dtype == torch.bfloat16 and lstm_keeps_bfloat16()):
+        dtype = torch.float32  # which the kernels have; the reference's loop is far slower
     weights = [w.to(dtype) for w in weights]
     return input.to(dtype), h0.to(dtype), c0.to(dtype), weights, y_dtype, c_dtype
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import checkpoint, generation, ops
 from .masks import mask_like
 from .nn import LSTM
+from .ops.dispatch import lstm_keeps_bfloat16
 from .recompute import in_segments
 from .vocab import Vocabulary
 
@@ -193,11 +194,14 @@ class CharLM(nn.Module):
         ]
 
     def _lowered(self) -> torch.dtype | None:
-        """The dtype that autocast asks for; None without it, and on the CPU, which has float32."""
+        """The dtype that autocast asks for; None without it, and on a CPU without kernels for it."""
         device, dtype = self.encoder.weight.device.type, self.encoder.weight.dtype
-        if device == "cpu" or dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        if dtype == torch.float64 or not torch.is_autocast_enabled(device):
             return None
-        return torch.get_autocast_dtype(device)
+        lowered = torch.get_autocast_dtype(device)
+        if device == "cpu" and not (lowered == torch.bfloat16 and lstm_keeps_bfloat16()):
+            return None
+        return lowered
 
     def _state(self, ids: Tensor, state: State | None) -> State:
         """The state to start from, once ids are checked."""

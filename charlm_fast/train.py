@@ -19,6 +19,7 @@ from .data import Corpus, Source, find_source, named_source
 from .evaluate import evaluate_source
 from .fit import Outcome, check_machine, fit
 from .model import CharLM
+from .ops.dispatch import lstm_keeps_bfloat16
 from .reports import Reports, board_writer
 from .runs import History, claim, kept_on_disk_errors
 from .signals import stop_signals
@@ -92,6 +93,9 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     corpus = Corpus.load(source, config.vocab)
     if workers.first:
         print(f"text: {len(corpus):,} characters, {corpus.origin}")
+        on_cpu = config.precision == "bfloat16" and workers.device.type == "cpu"
+        if on_cpu and not lstm_keeps_bfloat16():
+            print("--precision: this CPU has no AVX512_BF16 and computes bfloat16 in float32")
     corpus.split(config.val_fraction)[0].check_length(config.chunk_len)
     if corpus.vocabulary.encode(config.prime).numel() == 0:
         raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")

@@ -14,8 +14,8 @@ from torch import Tensor
 # Fresh numbers on every run; CHARLM_FAST_TEST_SEED repeats one that failed.
 SEED = int(os.environ.get("CHARLM_FAST_TEST_SEED") or int.from_bytes(os.urandom(3), "big"))
 
-FORWARD_LIMIT = {torch.float32: 1e-6, torch.float64: 2e-14}
-GRADIENT_LIMIT = {torch.float32: 1e-5, torch.float64: 2e-13}
+FORWARD_LIMIT = {torch.bfloat16: 1e-2, torch.float32: 1e-6, torch.float64: 2e-14}
+GRADIENT_LIMIT = {torch.bfloat16: 1e-2, torch.float32: 1e-5, torch.float64: 2e-13}
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
@@ -56,6 +56,7 @@ class Case:
         parts += [n for n, on in (("nobias", not self.bias), ("reverse", self.reverse)) if on]
         parts += ["packed"] if self.lengths else []
         parts += ["f64"] if self.dtype == torch.float64 else []
+        parts += ["bf16"] if self.dtype == torch.bfloat16 else []
         return "-".join(parts)
 
     def generator(self) -> torch.Generator:

@@ -10,12 +10,13 @@ from charlm_fast.average import Average
 from charlm_fast.checkpoint import CheckpointError
 from charlm_fast.config import TrainConfig
 from charlm_fast.data import Corpus, Source
-from charlm_fast.fit import fit
+from charlm_fast.fit import check_machine, fit
 from charlm_fast.runs import History
 from charlm_fast.schedule import learning_rate
 from charlm_fast.snapshot import Snapshot
 from charlm_fast.train import build_model
 from charlm_fast.validation import validate
+from charlm_fast.workers import Workers
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
 CORPUS = Corpus.load(Source("", text=TEXT))
@@ -251,9 +252,15 @@ def test_a_parameter_that_is_not_finite_is_not_saved(monkeypatch):
         run(config(save_every=1), on_save=list)
 
 
-def test_bfloat16_needs_a_gpu():
-    with pytest.raises(ValueError, match="^--precision: got bfloat16 on cpu, expected a GPU"):
-        run(config(precision="bfloat16"))
+def test_bfloat16_learns_the_same():
+    exact, low = (run(config(n_epochs=60, precision=p))[1] for p in ("float32", "bfloat16"))
+    assert low.losses[-1] == pytest.approx(exact.losses[-1], rel=5e-3)
+    assert low.losses[-1] < 0.9 * low.losses[0]
+
+
+def test_bfloat16_needs_a_device_that_has_it():
+    with pytest.raises(ValueError, match="^--precision: got bfloat16 on meta, expected it on cuda"):
+        check_machine(config(precision="bfloat16"), Workers(), torch.device("meta"))
 
 
 def test_average_is_exchanged_for_reports(monkeypatch):

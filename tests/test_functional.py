@@ -179,12 +179,12 @@ def test_errors(
 
 
 def test_forced_backend_is_kept() -> None:
-    low = [w.bfloat16() for w in weights(5, 7)]
+    low = [w.half() for w in weights(5, 7)]
     with use_backend("cpu"):
         with pytest.raises(BackendError, match="float32 and float64"):
-            functional.lstm(X.bfloat16(), None, low)
+            functional.lstm(X.half(), None, low)
         with pytest.raises(BackendError, match="float32 and float64"):
-            functional.lstm_cell(X[0].bfloat16(), (STATE[0][0].bfloat16(),) * 2, *low)
+            functional.lstm_cell(X[0].half(), (STATE[0][0].half(),) * 2, *low)
         with pytest.raises(BackendError, match="complex numbers"):
             functional.lstm(X.to(torch.complex64), None, [w.to(torch.complex64) for w in low])
         with pytest.raises(BackendError, match="forward-mode"):

@@ -92,6 +92,12 @@ def chooses_cpu() -> bool:
     return forced_backend() in ("auto", "cpu")
 
 
+@torch.compiler.assume_constant_result
+def lstm_keeps_bfloat16() -> bool:
+    """Whether the LSTM on the CPU has kernels in bfloat16; torch.compile keeps the first answer."""
+    return chooses_cpu() and cpu.has_bfloat16()
+
+
 def select(
     operation: str, device: torch.device, dtype: torch.dtype, forced: str = ""
 ) -> ModuleType:
@@ -99,7 +105,7 @@ def select(
     name = forced or forced_backend()
     if name != "auto":
         module = _module(name)
-        reason = module.unavailable() or module.refuses(device, dtype)
+        reason = module.unavailable() or module.refuses(device, dtype, operation)
         if reason is None and not hasattr(module, operation):
             reason = f"it has no {operation}"
         if reason is not None:
@@ -112,7 +118,7 @@ def select(
         module = _module(candidate)
         if (
             module.unavailable() is None
-            and module.refuses(device, dtype) is None
+            and module.refuses(device, dtype, operation) is None
             and hasattr(module, operation)
         ):
             return module

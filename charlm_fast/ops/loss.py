@@ -64,9 +64,18 @@ def lstm_cross_entropy(
         and plain(*inputs)
         and wants_gradient(*inputs)
         and not torch.is_autocast_enabled(embedding.device.type)
+        and _by_one_backend(embedding)
     ):
         return _Loss.apply(ids, targets, *inputs)
     return _composed(ids, targets, *inputs)
+
+
+def _by_one_backend(embedding: Tensor) -> bool:
+    """False for bfloat16 on a CPU whose kernels have it for the LSTM alone."""
+    where = embedding.device, embedding.dtype
+    if where[1] != torch.bfloat16 or where[0].type != "cpu":
+        return True
+    return select("lstm", *where) is select("linear_cross_entropy", *where)
 
 
 def _one_bias(weights: tuple[Tensor, ...]) -> list[Tensor]:

@@ -92,13 +92,16 @@ CHARLM_INLINE Vec<T> exp(Vec<T> x) {
   return p * scale + scale;
 }
 
-template <class T>
-CHARLM_INLINE Vec<T> sigmoid(Vec<T> x) {
+// Named by what they are stored as: there may be a faster one for what is rounded anyway.
+template <class S>
+CHARLM_INLINE Vec<Compute<S>> sigmoid(Vec<Compute<S>> x) {
+  using T = Compute<S>;
   return T(1) / (T(1) + exp<T>(-x));
 }
 
-template <class T>
-CHARLM_INLINE Vec<T> tanh(Vec<T> x) {
+template <class S>
+CHARLM_INLINE Vec<Compute<S>> tanh(Vec<Compute<S>> x) {
+  using T = Compute<S>;
   Vec<T> scale;
   const Vec<T> p = exp_parts<T>(clamp<T>(x, ExpConstants<T>::tanh_limit) * T(2), scale);
   const Vec<T> e = p * scale + (scale - T(1));
@@ -107,3 +110,7 @@ CHARLM_INLINE Vec<T> tanh(Vec<T> x) {
 
 }  // namespace CHARLM_ISA
 }  // namespace charlm
+
+#if defined(CHARLM_BF16)
+#include "activations_bf16.h"
+#endif

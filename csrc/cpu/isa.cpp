@@ -14,6 +14,9 @@ namespace charlm {
 #if defined(__x86_64__)
 CHARLM_DECLARE(avx512)
 CHARLM_DECLARE(avx2)
+namespace avx512_bf16 {
+extern const SequenceKernels<bf16> bf16_kernels;
+}
 #endif
 CHARLM_DECLARE(portable)
 
@@ -24,6 +27,7 @@ struct Isa {
   bool here;
   const Kernels<float>* floats;
   const Kernels<double>* doubles;
+  const SequenceKernels<bf16>* bf16s = nullptr;
 };
 
 const std::vector<Isa>& all_isas() {
@@ -33,9 +37,12 @@ const std::vector<Isa>& all_isas() {
   static const bool has_avx512 =
       has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  static const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   static const std::vector<Isa> isas = {
 #if defined(__x86_64__)
+      {"avx512_bf16", has_bf16, &avx512::float_kernels, &avx512::double_kernels,
+       &avx512_bf16::bf16_kernels},
       {"avx512", has_avx512, &avx512::float_kernels, &avx512::double_kernels},
       {"avx2", has_avx2, &avx2::float_kernels, &avx2::double_kernels},
 #endif
@@ -82,6 +89,15 @@ const Kernels<float>& kernels<float>() {
 template <>
 const Kernels<double>& kernels<double>() {
   return *chosen().load()->doubles;
+}
+
+template <>
+const SequenceKernels<bf16>& sequence_kernels<bf16>() {
+  const Isa* isa = chosen().load();
+  if (!isa->bf16s)
+    throw std::runtime_error("charlm_fast: the kernels in use, " + std::string(isa->name) +
+                             ", have no bfloat16, expected avx512_bf16; convert to float32");
+  return *isa->bf16s;
 }
 
 }  // namespace charlm

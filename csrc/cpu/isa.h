@@ -20,4 +20,12 @@ void set_isa(const std::string& name);
 template <class T>
 const Kernels<T>& kernels();
 
+// bf16 too, for which it throws std::runtime_error unless the instruction set has it.
+template <class S>
+const SequenceKernels<S>& sequence_kernels() {
+  return kernels<S>();
+}
+template <>
+const SequenceKernels<bf16>& sequence_kernels<bf16>();
+
 }  // namespace charlm

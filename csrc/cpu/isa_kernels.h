@@ -3,20 +3,21 @@
 
 #include "cross_entropy.h"
 #include "generate.h"
-#include "lstm_backward.h"
-#include "lstm_forward.h"
 #include "outer_products.h"
 #include "sample.h"
+#include "sequence_kernels.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
 
 template <class T>
 constexpr Kernels<T> make_kernels() {
-  return {kLanes<T>,        kPanelWidth<T>,     pack_gate_panel<T>,
-          pack_panel<T>,    multiply_panels<T>, forward_task<T>,
-          backward_task<T>, outer_products<T>,  cross_entropy_rows<T>,
-          sample_rows<T>,   project_rows<T>,    generate_rows<T>};
+  return {make_sequence_kernels<T>(),
+          outer_products<T>,
+          cross_entropy_rows<T>,
+          sample_rows<T>,
+          project_rows<T>,
+          generate_rows<T>};
 }
 
 extern const Kernels<float> float_kernels;

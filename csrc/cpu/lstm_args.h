@@ -1,8 +1,11 @@
 // What the driver hands to the kernels of one instruction set. Plain pointers and sizes:
 // no torch, no standard library. Names: T steps, B batch, N rows over all steps (T * B, or
 // fewer in a packed batch), I input columns, H hidden units, R recurrent columns (H, or the
-// projection), L layers. Gate order i, f, g, o as in torch.nn.LSTM.
+// projection), L layers. Gate order i, f, g, o as in torch.nn.LSTM. S is the type that tensors
+// hold; Compute<S> is what sums, cell states and their gradients run in.
 #pragma once
+
+#include "storage.h"
 
 namespace charlm {
 
@@ -23,56 +26,56 @@ struct Schedule {
   int* progress;   // (L, tiles): chunks finished, published with release
 };
 
-template <class T>
+template <class S>
 struct Layer {
   i64 I;
-  const T* w_ih;  // (4H, I)
-  const T* w_hh;  // (4H, R)
-  const T* bias;  // (4H) or null
-  const T* w_hr;  // (R, H) or null
-  T* packed_ih;
-  T* packed_hh;
-  T* packed_hr;
-  T* packed_bias;
+  const S* w_ih;  // (4H, I)
+  const S* w_hh;  // (4H, R)
+  const S* bias;  // (4H) or null
+  const S* w_hr;  // (R, H) or null
+  S* packed_ih;
+  S* packed_hh;
+  S* packed_hr;
+  Compute<S>* packed_bias;
 };
 
-template <class T>
+template <class S>
 struct ForwardArgs {
   Schedule schedule;
   i64 H, R, L;
   bool save;
-  const Layer<T>* layers;
-  const T* x;      // (N, I), or the embedding (V, I) when ids are given
+  const Layer<S>* layers;
+  const S* x;      // (N, I), or the embedding (V, I) when ids are given
   const i64* ids;  // (N) or null
   i64 V;
-  T* table;          // (V, padded gates): embedding @ w_ih^T + bias, when ids are given
-  T* const* pre;     // by slot: input products, of all steps in a wavefront, else of a chunk
-  T* const* gather;  // by slot: a chunk's input rows side by side
-  T* const* gates;   // by layer: (N, 4H) activated gates, when save
-  T* const* cells;   // by layer: (N, H), when save
-  T* const* hidden;  // by layer: (N, H) before the projection, when there is one
-  T* const* y;       // by layer: (N, R)
-  T* h;              // (L, B, R) running state: h0 in, hn out
-  T* c;              // (L, B, H)
+  Compute<S>* table;       // (V, padded gates): embedding @ w_ih^T + bias, when ids are given
+  Compute<S>* const* pre;  // by slot: input products, of all steps in a wavefront, else of a chunk
+  S* const* gather;        // by slot: a chunk's input rows side by side
+  S* const* gates;         // by layer: (N, 4H) activated gates, when save
+  S* const* cells;         // by layer: (N, H), when save
+  S* const* hidden;        // by layer: (N, H) before the projection, when there is one
+  S* const* y;             // by layer: (N, R)
+  S* h;                    // (L, B, R) running state: h0 in, hn out
+  Compute<S>* c;           // (L, B, H)
 };
 
-template <class T>
+template <class S>
 struct BackwardArgs {
   Schedule schedule;
   i64 H, R, L;
-  const Layer<T>* layers;
-  const T* c0;            // (L, B, H)
-  const T* const* gates;  // by layer: (N, 4H)
-  const T* const* cells;  // by layer: (N, H)
-  const T* const* dy;     // by layer: (N, R), the top one null when y has no gradient
-  T* const* dx;           // by layer: (N, I), null at layer 0 when not asked for
-  T* const* dgates;       // by layer: (N, 4H)
-  T* const* dprojected;   // by layer: (N, R) when there is a projection
-  T* const* gather;       // by slot: a chunk's gate gradients side by side
-  T* const* scatter;      // by slot: their product with w_ih
-  T* const* dhidden;      // by slot: (rows, H), when there is a projection
-  T* dh;                  // (L, B, R) running: gradient of hn in, of h0 out
-  T* dc;                  // (L, B, H)
+  const Layer<S>* layers;
+  const S* c0;                 // (L, B, H)
+  const S* const* gates;       // by layer: (N, 4H)
+  const S* const* cells;       // by layer: (N, H)
+  const S* const* dy;          // by layer: (N, R), the top one null when y has no gradient
+  S* const* dx;                // by layer: (N, I), null at layer 0 when not asked for
+  S* const* dgates;            // by layer: (N, 4H)
+  S* const* dprojected;        // by layer: (N, R) when there is a projection
+  S* const* gather;            // by slot: a chunk's gate gradients side by side
+  S* const* scatter;           // by slot: their product with w_ih
+  Compute<S>* const* dhidden;  // by slot: (rows, H), when there is a projection
+  Compute<S>* dh;              // (L, B, R) running: gradient of hn in, of h0 out
+  Compute<S>* dc;              // (L, B, H)
 };
 
 // out (M, N) = or += the sum over K rows of a row of a (M columns, a_stride apart) times a row of b
@@ -97,16 +100,24 @@ struct Sampling;
 template <class T>
 struct GenerateArgs;
 
-template <class T>
-struct Kernels {
+// What the LSTM over a sequence needs.
+template <class S>
+struct SequenceKernels {
   int lanes;
   int panel_width;
-  void (*pack_gates)(const T* w, i64 H, i64 K, i64 panel, T* packed);
-  void (*pack_plain)(const T* w, i64 row, i64 column, i64 K, i64 N, i64 panel, T* packed);
-  void (*multiply)(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i64 N, i64 p0,
-                   i64 p1, const T* bias, T* out, i64 out_stride, bool padded, bool down);
-  void (*forward)(const ForwardArgs<T>&, i64 layer, i64 tile);
-  void (*backward)(const BackwardArgs<T>&, i64 layer, i64 tile);
+  int depth;  // a panel holds K rounded up to a multiple of this
+  void (*pack_gates)(const S* w, i64 H, i64 K, i64 panel, S* packed);
+  void (*pack_bias)(const S* bias, i64 H, i64 panel, Compute<S>* packed);
+  void (*pack_plain)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
+  void (*multiply)(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,
+                   i64 p1, const Compute<S>* bias, Compute<S>* out, i64 out_stride, bool padded,
+                   bool down);
+  void (*forward)(const ForwardArgs<S>&, i64 layer, i64 tile);
+  void (*backward)(const BackwardArgs<S>&, i64 layer, i64 tile);
+};
+
+template <class T>
+struct Kernels : SequenceKernels<T> {
   // Rows [begin, end) of out; scratch of kOuterDepth * panel_width elements.
   void (*outer_products)(const OuterProducts<T>&, i64 begin, i64 end, T* scratch);
   // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.

@@ -1,19 +1,21 @@
 // Backward driver: the recurrent part of the gradient over torch's threads.
 #include "lstm_driver.h"
 #include "products.h"
+#include "running.h"
 
 namespace charlm {
 namespace {
 
-template <class T>
+template <class S>
 RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional<Tensor>& dhn,
                             const std::optional<Tensor>& dcn, int64_t input,
                             const std::optional<Tensor>& batch_sizes, const Tensor& c0,
                             const std::vector<Tensor>& weights, bool has_bias, bool has_proj,
                             bool reverse, const Tensor& reserve, int64_t steps, bool need_input,
                             bool overwrite) {
-  const Kernels<T>& k = kernels<T>();
-  std::vector<Layer<T>> layers = layers_of<T>(weights, has_bias, has_proj);
+  using T = Compute<S>;
+  const SequenceKernels<S>& k = sequence_kernels<S>();
+  std::vector<Layer<S>> layers = layers_of<S>(weights, has_bias, has_proj);
   Sizes s;
   s.L = c0.size(0);
   s.B = c0.size(1);
@@ -31,11 +33,14 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   const Schedule& schedule = plan.schedule;
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()
-                            : make_tensor<T>(reserve, {s.L * s.N, 4 * s.H});
+                            : make_tensor<S>(reserve, {s.L * s.N, 4 * s.H});
   dgates = torch::stable::view(dgates, {s.L, s.N, 4 * s.H});
-  Tensor dx = make_tensor<T>(reserve, {need_input ? s.N : 0, s.I});
-  Tensor dh = dhn ? torch::stable::clone(*dhn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.R});
-  Tensor dc = dcn ? torch::stable::clone(*dcn) : torch::stable::new_zeros(reserve, {s.L, s.B, s.H});
+  Tensor dx = make_tensor<S>(reserve, {need_input ? s.N : 0, s.I});
+  const auto start = [&](const std::optional<Tensor>& given, int64_t columns) {
+    return given ? torch::stable::clone(*given)
+                 : torch::stable::new_zeros(reserve, {s.L, s.B, columns});
+  };
+  const Running<S> dh(start(dhn, s.R)), dc(start(dcn, s.H));
   Tensor dprojected = torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
 
   const int64_t width = k.panel_width;
@@ -44,23 +49,25 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
     return l || need_input ? div_up(layers[l].I, width) : 0;
   };
   const int64_t chunk_rows = schedule.chunk * plan.tile_rows();
-  T* inner_dy = nullptr;
-  std::vector<T*> gather, scatter, dhidden;
+  S* inner_dy = nullptr;
+  std::vector<S*> gather, scatter;
+  std::vector<T*> dhidden;
   const auto lay_out = [&](T* base) {
     Arena<T> arena(base);
     for (int64_t l = 0; l < s.L; ++l) {
-      layers[l].packed_ih = arena.take(4 * s.H * ih_panels(l) * width);
-      layers[l].packed_hh = arena.take(4 * s.H * hh_panels * width);
-      layers[l].packed_hr = arena.take(s.R * hr_panels * width);
+      layers[l].packed_ih = take_narrow<S>(arena, 4 * s.H * ih_panels(l) * width);
+      layers[l].packed_hh = take_narrow<S>(arena, 4 * s.H * hh_panels * width);
+      layers[l].packed_hr =
+          take_narrow<S>(arena, div_up(s.R, k.depth) * k.depth * hr_panels * width);
     }
-    inner_dy = arena.take((s.L - 1) * s.N * s.R);
+    inner_dy = take_narrow<S>(arena, (s.L - 1) * s.N * s.R);
     gather.clear();
     scatter.clear();
     dhidden.clear();
     const bool split = schedule.tiles > 1;
     for (int64_t slot = 0; slot < plan.slots(); ++slot) {
-      gather.push_back(arena.take(split ? chunk_rows * 4 * s.H : 0));
-      scatter.push_back(arena.take(split ? chunk_rows * std::max(s.I, s.R) : 0));
+      gather.push_back(take_narrow<S>(arena, split ? chunk_rows * 4 * s.H : 0));
+      scatter.push_back(take_narrow<S>(arena, split ? chunk_rows * std::max(s.I, s.R) : 0));
       dhidden.push_back(arena.take(has_proj ? s.B * s.H : 0));
     }
     return arena.used();
@@ -69,13 +76,13 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   lay_out(workspace.get());
 
   struct Job {
-    const T* from;
+    const S* from;
     int64_t row, K, N, panel;
-    T* to;
+    S* to;
   };
   std::vector<Job> jobs;
   for (int64_t l = 0; l < s.L; ++l) {
-    const Layer<T>& layer = layers[l];
+    const Layer<S>& layer = layers[l];
     for (int64_t p = 0; p < hh_panels; ++p)
       jobs.push_back({layer.w_hh, s.R, 4 * s.H, s.R, p, layer.packed_hh});
     for (int64_t p = 0; p < ih_panels(l); ++p)
@@ -91,23 +98,23 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
                                                jobs[j].panel, jobs[j].to);
                               });
 
-  const T* saved = reserve.const_data_ptr<T>();
-  const std::vector<const T*> gates = slices(saved, s.L, s.N * 4 * s.H);
-  const std::vector<const T*> cells = slices(saved + s.L * s.N * 4 * s.H, s.L, s.N * s.H);
-  const std::vector<T*> dgates_by_layer = slices(dgates.mutable_data_ptr<T>(), s.L, s.N * 4 * s.H);
-  std::vector<T*> dxs = slices(inner_dy, s.L - 1, s.N * s.R);
-  std::vector<const T*> dys(dxs.begin(), dxs.end());
-  dxs.insert(dxs.begin(), need_input ? dx.mutable_data_ptr<T>() : nullptr);
-  dys.push_back(dy ? dy->const_data_ptr<T>() : nullptr);
-  const std::vector<T*> dprojecteds =
-      slices(has_proj ? dprojected.mutable_data_ptr<T>() : nullptr, s.L, s.N * s.R);
-  BackwardArgs<T> args = {};
+  const S* saved = values<S>(reserve);
+  const std::vector<const S*> gates = slices(saved, s.L, s.N * 4 * s.H);
+  const std::vector<const S*> cells = slices(saved + s.L * s.N * 4 * s.H, s.L, s.N * s.H);
+  const std::vector<S*> dgates_by_layer = slices(mutable_values<S>(dgates), s.L, s.N * 4 * s.H);
+  std::vector<S*> dxs = slices(inner_dy, s.L - 1, s.N * s.R);
+  std::vector<const S*> dys(dxs.begin(), dxs.end());
+  dxs.insert(dxs.begin(), need_input ? mutable_values<S>(dx) : nullptr);
+  dys.push_back(dy ? values<S>(*dy) : nullptr);
+  const std::vector<S*> dprojecteds =
+      slices(has_proj ? mutable_values<S>(dprojected) : nullptr, s.L, s.N * s.R);
+  BackwardArgs<S> args = {};
   args.schedule = schedule;
   args.H = s.H;
   args.R = s.R;
   args.L = s.L;
   args.layers = layers.data();
-  args.c0 = c0.const_data_ptr<T>();
+  args.c0 = values<S>(c0);
   args.gates = gates.data();
   args.cells = cells.data();
   args.dy = dys.data();
@@ -117,10 +124,10 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   args.gather = gather.data();
   args.scatter = scatter.data();
   args.dhidden = dhidden.data();
-  args.dh = dh.mutable_data_ptr<T>();
-  args.dc = dc.mutable_data_ptr<T>();
+  args.dh = dh.data();
+  args.dc = dc.data();
   plan.run(s.L, true, [&](int64_t l, int64_t tile) { k.backward(args, l, tile); });
-  return {dgates, dx, dh, dc, dprojected};
+  return {dgates, dx, dh.result(), dc.result(), dprojected};
 }
 
 }  // namespace
@@ -131,10 +138,10 @@ RecurrentGradients lstm_recurrent_gradients(std::optional<Tensor> dy, std::optio
                                             std::vector<Tensor> weights, bool has_bias,
                                             bool has_proj, bool reverse, Tensor reserve,
                                             int64_t steps, bool need_input, bool overwrite) {
-  const auto run =
-      c0.scalar_type() == torch::headeronly::ScalarType::Float ? backward<float> : backward<double>;
-  return run(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj, reverse, reserve,
-             steps, need_input, overwrite);
+  return with_type_of(c0, [&](auto zero) {
+    return backward<decltype(zero)>(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias,
+                                    has_proj, reverse, reserve, steps, need_input, overwrite);
+  });
 }
 
 RecurrentGradients lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,

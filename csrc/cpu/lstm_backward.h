@@ -15,12 +15,13 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 // One row, one vector of units. dh is the whole gradient that reaches h.
-template <class T>
-CHARLM_INLINE void cell_backward(Vec<T> dh, const T* gates, const T* cell, const T* before, i64 H,
-                                 int n, T* dc, T* dgates) {
+template <class S>
+CHARLM_INLINE void cell_backward(Vec<Compute<S>> dh, const S* gates, const S* cell, const S* before,
+                                 i64 H, int n, Compute<S>* dc, S* dgates) {
+  using T = Compute<S>;
   const Vec<T> i = load_n(gates, n), f = load_n(gates + H, n);
   const Vec<T> g = load_n(gates + 2 * H, n), o = load_n(gates + 3 * H, n);
-  const Vec<T> squashed = tanh<T>(load_n(cell, n));
+  const Vec<T> squashed = tanh<S>(load_n(cell, n));
   const Vec<T> d = load_n(dc, n) + dh * o * (T(1) - squashed * squashed);
   store_n(dgates, d * g * i * (T(1) - i), n);
   store_n(dgates + H, d * load_n(before, n) * f * (T(1) - f), n);
@@ -29,60 +30,65 @@ CHARLM_INLINE void cell_backward(Vec<T> dh, const T* gates, const T* cell, const
   store_n(dc, d * f, n);
 }
 
-template <class T>
-CHARLM_INLINE void backward_step(const BackwardArgs<T>& a, i64 l, i64 t, i64 slot, i64 first,
+template <class S>
+CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slot, i64 first,
                                  i64 rows) {
-  constexpr int L = kLanes<T>;
+  constexpr int L = kLanes<S>;
   const Schedule& s = a.schedule;
   const i64 H = a.H, R = a.R;
   const i64 row0 = s.offset[t] + first;
   const i64 previous = s.reverse ? t + 1 : t - 1;
   const i64 rows_before = previous >= 0 && previous < s.T ? s.size[previous] : 0;
-  const T* dy = a.dy[l] ? a.dy[l] + row0 * R : nullptr;
-  T* dh = a.dh + (l * s.B + first) * R;
-  T* dc = a.dc + (l * s.B + first) * H;
-  T* dgates = a.dgates[l] + row0 * 4 * H;
-  const T* dhidden = nullptr;
+  const S* dy = a.dy[l] ? a.dy[l] + row0 * R : nullptr;
+  Compute<S>* dh = a.dh + (l * s.B + first) * R;
+  Compute<S>* dc = a.dc + (l * s.B + first) * H;
+  S* dgates = a.dgates[l] + row0 * 4 * H;
+  const Compute<S>* dhidden = nullptr;
   if (a.dprojected) {
-    T* total = a.dprojected[l] + row0 * R;
-    for (i64 k = 0; k < rows * R; ++k) total[k] = dh[k] + (dy ? dy[k] : T(0));
-    multiply_panels<T>(total, R, rows, a.layers[l].packed_hr, R, H, 0, panel_count<T>(H), nullptr,
+    S* total = a.dprojected[l] + row0 * R;
+    for (i64 k = 0; k < rows * R; k += L) {
+      const int n = rows * R - k < L ? static_cast<int>(rows * R - k) : L;
+      Vec<Compute<S>> sum = load_n(dh + k, n);
+      if (dy) sum += load_n(dy + k, n);
+      store_n(total + k, sum, n);
+    }
+    multiply_panels<S>(total, R, rows, a.layers[l].packed_hr, R, H, 0, panel_count<S>(H), nullptr,
                        a.dhidden[slot], H, false);
     dhidden = a.dhidden[slot];
   }
   for (i64 r = 0; r < rows; ++r) {
-    const T* gates = a.gates[l] + (row0 + r) * 4 * H;
-    const T* cells = a.cells[l] + (row0 + r) * H;
-    const T* before = first + r < rows_before ? a.cells[l] + (s.offset[previous] + first + r) * H
+    const S* gates = a.gates[l] + (row0 + r) * 4 * H;
+    const S* cells = a.cells[l] + (row0 + r) * H;
+    const S* before = first + r < rows_before ? a.cells[l] + (s.offset[previous] + first + r) * H
                                               : a.c0 + (l * s.B + first + r) * H;
     for (i64 k = 0; k < H; k += L) {
       const int n = H - k < L ? static_cast<int>(H - k) : L;
-      Vec<T> total;
+      Vec<Compute<S>> total;
       if (dhidden) {
         total = load_n(dhidden + r * H + k, n);
       } else {
         total = load_n(dh + r * R + k, n);
         if (dy) total += load_n(dy + r * R + k, n);
       }
-      cell_backward<T>(total, gates + k, cells + k, before + k, H, n, dc + r * H + k,
+      cell_backward<S>(total, gates + k, cells + k, before + k, H, n, dc + r * H + k,
                        dgates + r * 4 * H + k);
     }
   }
-  multiply_panels<T>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, 0, panel_count<T>(R),
+  multiply_panels<S>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, 0, panel_count<S>(R),
                      nullptr, dh, R, false, t % 2);
 }
 
 // dx of a chunk = dgates @ W_ih, panels [p0, p1).
-template <class T>
-void input_gradient(const BackwardArgs<T>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
+template <class S>
+void input_gradient(const BackwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
                     i64 p1) {
   const Schedule& s = a.schedule;
-  const Layer<T>& layer = a.layers[l];
+  const Layer<S>& layer = a.layers[l];
   const i64 I = layer.I, G = 4 * a.H;
   const TileRows tile_rows(s, tile);
   if (s.tiles == 1) {
     const i64 row0 = s.offset[steps.begin];
-    multiply_panels<T>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I,
+    multiply_panels<S>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I,
                        p0, p1, nullptr, a.dx[l] + row0 * I, I, false);
     return;
   }
@@ -90,24 +96,24 @@ void input_gradient(const BackwardArgs<T>& a, i64 l, i64 tile, i64 slot, const C
   for (i64 t = steps.begin; t < steps.end; ++t) {
     const i64 n = tile_rows.count(t);
     __builtin_memcpy(a.gather[slot] + rows * G, a.dgates[l] + (s.offset[t] + tile_rows.first) * G,
-                     sizeof(T) * n * G);
+                     sizeof(S) * n * G);
     rows += n;
   }
-  multiply_panels<T>(a.gather[slot], G, rows, layer.packed_ih, G, I, p0, p1, nullptr,
+  multiply_panels<S>(a.gather[slot], G, rows, layer.packed_ih, G, I, p0, p1, nullptr,
                      a.scatter[slot], I, false);
   // Only the columns of these panels: another thread may be writing the others.
-  const i64 first = p0 * kPanelWidth<T>;
-  const i64 last = p1 * kPanelWidth<T> < I ? p1 * kPanelWidth<T> : I;
-  const T* from = a.scatter[slot];
+  const i64 first = p0 * kPanelWidth<S>;
+  const i64 last = p1 * kPanelWidth<S> < I ? p1 * kPanelWidth<S> : I;
+  const S* from = a.scatter[slot];
   for (i64 t = steps.begin; t < steps.end; ++t) {
-    T* to = a.dx[l] + (s.offset[t] + tile_rows.first) * I;
+    S* to = a.dx[l] + (s.offset[t] + tile_rows.first) * I;
     for (i64 r = tile_rows.count(t); r > 0; --r, from += I, to += I)
-      if (last > first) __builtin_memcpy(to + first, from + first, sizeof(T) * (last - first));
+      if (last > first) __builtin_memcpy(to + first, from + first, sizeof(S) * (last - first));
   }
 }
 
-template <class T>
-void backward_task(const BackwardArgs<T>& a, i64 l, i64 tile) {
+template <class S>
+void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
   const i64 slot = slot_of(s, l, tile);
@@ -116,19 +122,19 @@ void backward_task(const BackwardArgs<T>& a, i64 l, i64 tile) {
     const Chunk steps(s, s.reverse ? chunk : chunks - 1 - chunk);
     // In a wavefront the layer above leaves half of the columns of its input gradient to us.
     if (s.wavefront && l + 1 < a.L) {
-      const i64 panels = panel_count<T>(a.layers[l + 1].I);
+      const i64 panels = panel_count<S>(a.layers[l + 1].I);
       wait_for(s, l + 1, tile, chunk + 1);
-      input_gradient<T>(a, l + 1, tile, slot, steps, panels / 2, panels);
+      input_gradient<S>(a, l + 1, tile, slot, steps, panels / 2, panels);
     }
     for (i64 k = steps.begin; k < steps.end; ++k) {
       const i64 t = s.reverse ? k : steps.begin + steps.end - 1 - k;
       const i64 rows = tile_rows.count(t);
-      if (rows) backward_step<T>(a, l, t, slot, tile_rows.first, rows);
+      if (rows) backward_step<S>(a, l, t, slot, tile_rows.first, rows);
     }
     if (a.dx[l]) {
-      const i64 panels = panel_count<T>(a.layers[l].I);
+      const i64 panels = panel_count<S>(a.layers[l].I);
       const bool shared = s.wavefront && l > 0;
-      input_gradient<T>(a, l, tile, slot, steps, 0, shared ? panels / 2 : panels);
+      input_gradient<S>(a, l, tile, slot, steps, 0, shared ? panels / 2 : panels);
     }
     if (s.wavefront) publish(s, l, tile, chunk + 1);
   }

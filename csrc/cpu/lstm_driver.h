@@ -35,11 +35,40 @@ Buffer<T> make_buffer(int64_t count) {
   return Buffer<T>(p);
 }
 
+// A tensor's values; torch's own accessors know no bf16 of ours.
+template <class S>
+const S* values(const Tensor& t) {
+  if constexpr (std::is_same_v<S, bf16>)
+    return static_cast<const bf16*>(t.const_data_ptr());
+  else
+    return t.const_data_ptr<S>();
+}
+template <class S>
+S* mutable_values(const Tensor& t) {
+  if constexpr (std::is_same_v<S, bf16>)
+    return static_cast<bf16*>(t.mutable_data_ptr());
+  else
+    return t.mutable_data_ptr<S>();
+}
+
+// Calls run(S{}) for the type that the tensor holds.
+template <class Run>
+auto with_type_of(const Tensor& t, const Run& run) {
+  using torch::headeronly::ScalarType;
+  const ScalarType type = t.scalar_type();
+  STD_TORCH_CHECK(
+      type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16,
+      "charlm_fast: the CPU kernels take float32, float64 and bfloat16");
+  if (type == ScalarType::Float) return run(float{});
+  if (type == ScalarType::Double) return run(double{});
+  return run(bf16{});
+}
+
 // A tensor to be written whole.
 template <class T>
 Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
   Tensor t = torch::stable::new_empty(like, size);
-  advise_huge_pages(t.mutable_data_ptr<T>(), static_cast<size_t>(t.numel()) * sizeof(T));
+  advise_huge_pages(mutable_values<T>(t), static_cast<size_t>(t.numel()) * sizeof(T));
   return t;
 }
 
@@ -106,19 +135,19 @@ struct Plan {
   }
 };
 
-template <class T>
-std::vector<Layer<T>> layers_of(const std::vector<Tensor>& weights, bool has_bias, bool has_proj) {
+template <class S>
+std::vector<Layer<S>> layers_of(const std::vector<Tensor>& weights, bool has_bias, bool has_proj) {
   const size_t each = 2 + has_bias + has_proj;
   STD_TORCH_CHECK(!weights.empty() && weights.size() % each == 0, "charlm_fast: got ",
                   weights.size(), " weights, expected a multiple of ", each);
-  std::vector<Layer<T>> layers;
+  std::vector<Layer<S>> layers;
   for (size_t k = 0; k < weights.size(); k += each) {
-    Layer<T> layer = {};
+    Layer<S> layer = {};
     layer.I = weights[k].size(1);
-    layer.w_ih = weights[k].template const_data_ptr<T>();
-    layer.w_hh = weights[k + 1].template const_data_ptr<T>();
-    if (has_bias) layer.bias = weights[k + 2].template const_data_ptr<T>();
-    if (has_proj) layer.w_hr = weights[k + 2 + has_bias].template const_data_ptr<T>();
+    layer.w_ih = values<S>(weights[k]);
+    layer.w_hh = values<S>(weights[k + 1]);
+    if (has_bias) layer.bias = values<S>(weights[k + 2]);
+    if (has_proj) layer.w_hr = values<S>(weights[k + 2 + has_bias]);
     layers.push_back(layer);
   }
   return layers;
@@ -156,6 +185,13 @@ class Arena {
   T* base_;
   int64_t used_ = 0;
 };
+
+// Room for `count` narrower values, from an arena of wider ones.
+template <class S>
+S* take_narrow(Arena<Compute<S>>& arena, int64_t count) {
+  constexpr int64_t each = sizeof(Compute<S>) / sizeof(S);
+  return reinterpret_cast<S*>(arena.take(div_up(count, each)));
+}
 
 inline void check_ids(const int64_t* ids, int64_t count, int64_t limit, const char* what) {
   for (int64_t k = 0; k < count; ++k)

@@ -16,50 +16,61 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 // Panel p of w (4H, K): for vector p of units, the gates i f g o side by side. Blocks of L rows by
-// L columns are transposed in registers; the edges go element by element.
-template <class T>
-void pack_gate_panel(const T* w, i64 H, i64 K, i64 p, T* packed) {
-  constexpr int L = kLanes<T>;
-  T* panel = packed + p * K * kPanelWidth<T>;
+// L words are transposed in registers; the edges go element by element.
+template <class S>
+void pack_gate_panel(const S* w, i64 H, i64 K, i64 p, S* packed) {
+  constexpr int L = kLanes<S>, D = kDepth<S>;
+  S* panel = packed + p * panel_size<S>(K);
   const i64 units = H - p * L < L ? H - p * L : L;
   for (i64 gate = 0; gate < 4; ++gate) {
-    const T* from = w + (gate * H + p * L) * K;
-    T* to = panel + gate * L;
+    const S* from = w + (gate * H + p * L) * K;
+    S* to = panel + gate * L * D;
     i64 k = 0;
 #if defined(CHARLM_HAS_SHUFFLE)
     if (units == L) {
-      for (; k + L <= K; k += L) {
-        Vec<T> block[L];
+      for (; k + L * D <= K; k += L * D) {
+        Vec<Compute<S>> block[L];
 #pragma GCC unroll 16
-        for (int u = 0; u < L; ++u) block[u] = load(from + u * K + k);
-        transpose<T>(block);
+        for (int u = 0; u < L; ++u) block[u] = load_words(from + u * K + k);
+        transpose<Compute<S>>(block);
 #pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) store(to + (k + j) * kPanelWidth<T>, block[j]);
+        for (int j = 0; j < L; ++j) store_words(to + (k + j * D) * kPanelWidth<S>, block[j]);
       }
     }
 #endif
-    for (; k < K; ++k)
-      for (i64 u = 0; u < L; ++u) to[k * kPanelWidth<T> + u] = u < units ? from[u * K + k] : T(0);
+    for (; k < K; k += D)
+      for (i64 u = 0; u < L; ++u)
+        for (int d = 0; d < D; ++d)
+          to[k * kPanelWidth<S> + u * D + d] = u < units && k + d < K ? from[u * K + k + d] : S{};
   }
 }
 
-template <class T>
+template <class S>
+void pack_gate_bias(const S* bias, i64 H, i64 p, Compute<S>* packed) {
+  constexpr int L = kLanes<S>;
+  const int units = H - p * L < L ? static_cast<int>(H - p * L) : L;
+  for (i64 gate = 0; gate < 4; ++gate)
+    store(packed + p * kPanelWidth<S> + gate * L, load_n(bias + gate * H + p * L, units));
+}
+
+template <class S>
 CHARLM_INLINE i64 gate_panels(i64 H) {
-  return (H + kLanes<T> - 1) / kLanes<T>;
+  return (H + kLanes<S> - 1) / kLanes<S>;
 }
 
 // One row, one vector of units: the recurrent sums to c and h.
-template <class T>
-CHARLM_INLINE void cell_forward(const Vec<T>* sum, const T* pre, i64 H, int n, T* c, T* h, T* gates,
-                                T* cell) {
-  constexpr int L = kLanes<T>;
-  const Vec<T> i = sigmoid<T>(sum[0] + load(pre));
-  const Vec<T> f = sigmoid<T>(sum[1] + load(pre + L));
-  const Vec<T> g = tanh<T>(sum[2] + load(pre + 2 * L));
-  const Vec<T> o = sigmoid<T>(sum[3] + load(pre + 3 * L));
+template <class S>
+CHARLM_INLINE void cell_forward(const Vec<Compute<S>>* sum, const Compute<S>* pre, i64 H, int n,
+                                Compute<S>* c, S* h, S* gates, S* cell) {
+  using T = Compute<S>;
+  constexpr int L = kLanes<S>;
+  const Vec<T> i = sigmoid<S>(sum[0] + load(pre));
+  const Vec<T> f = sigmoid<S>(sum[1] + load(pre + L));
+  const Vec<T> g = tanh<S>(sum[2] + load(pre + 2 * L));
+  const Vec<T> o = sigmoid<S>(sum[3] + load(pre + 3 * L));
   const Vec<T> next = f * load_n(c, n) + i * g;
   store_n(c, next, n);
-  store_n(h, o * tanh<T>(next), n);
+  store_n(h, o * tanh<S>(next), n);
   if (gates) {
     store_n(gates, i, n);
     store_n(gates + H, f, n);
@@ -70,20 +81,20 @@ CHARLM_INLINE void cell_forward(const Vec<T>* sum, const T* pre, i64 H, int n, T
 }
 
 // Rows [first, first + rows) of step t. pre_row(r) is the input product of tile row r.
-template <class T, class PreRow>
-CHARLM_INLINE void forward_step(const ForwardArgs<T>& a, i64 l, i64 t, i64 first, i64 rows,
+template <class S, class PreRow>
+CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 first, i64 rows,
                                 const PreRow& pre_row) {
-  constexpr int L = kLanes<T>;
+  constexpr int L = kLanes<S>;
   const i64 H = a.H, R = a.R, B = a.schedule.B;
   const i64 row0 = a.schedule.offset[t] + first;
-  T* h = a.h + (l * B + first) * R;
-  T* c = a.c + (l * B + first) * H;
-  T* y = a.y[l] + row0 * R;
-  T* hidden = a.hidden ? a.hidden[l] + row0 * H : y;
-  T* gates = a.save ? a.gates[l] + row0 * 4 * H : nullptr;
-  T* cells = a.save ? a.cells[l] + row0 * H : nullptr;
-  const T* packed = a.layers[l].packed_hh;
-  const i64 panels = gate_panels<T>(H);
+  S* h = a.h + (l * B + first) * R;
+  Compute<S>* c = a.c + (l * B + first) * H;
+  S* y = a.y[l] + row0 * R;
+  S* hidden = a.hidden ? a.hidden[l] + row0 * H : y;
+  S* gates = a.save ? a.gates[l] + row0 * 4 * H : nullptr;
+  S* cells = a.save ? a.cells[l] + row0 * H : nullptr;
+  const S* packed = a.layers[l].packed_hh;
+  const i64 panels = gate_panels<S>(H);
   // Every other step goes back over the panels, the last of which is still in L1, and takes the
   // units that were computed last as the last terms of its sums.
   const bool down = t % 2;
@@ -92,57 +103,57 @@ CHARLM_INLINE void forward_step(const ForwardArgs<T>& a, i64 l, i64 t, i64 first
     const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
-      Tile<T, MR> tile;
+      Tile<Compute<S>, MR> tile;
       if (MR <= 2 && !down)
-        multiply<T, MR, true>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
+        multiply<S, MR, true>(tile, h + r * R, R, packed + p * panel_size<S>(R), R);
       else
-        multiply<T, MR>(tile, h + r * R, R, packed + p * R * kPanelWidth<T>, R);
+        multiply<S, MR>(tile, h + r * R, R, packed + p * panel_size<S>(R), R);
 #pragma GCC unroll 1  // unrolled, the activations swell the code and gain nothing
       for (int q = 0; q < MR; ++q) {
         const i64 s = r + q;
-        cell_forward<T>(tile.sum[q], pre_row(s) + p * kPanelWidth<T>, H, n, c + s * H + p * L,
+        cell_forward<S>(tile.sum[q], pre_row(s) + p * kPanelWidth<S>, H, n, c + s * H + p * L,
                         hidden + s * H + p * L, gates ? gates + s * 4 * H + p * L : nullptr,
                         gates ? cells + s * H + p * L : nullptr);
       }
     });
   }
   if (a.hidden)
-    multiply_panels<T>(hidden, H, rows, a.layers[l].packed_hr, H, R, 0, panel_count<T>(R), nullptr,
+    multiply_panels<S>(hidden, H, rows, a.layers[l].packed_hr, H, R, 0, panel_count<S>(R), nullptr,
                        y, R, false);
-  __builtin_memcpy(h, y, sizeof(T) * rows * R);
+  __builtin_memcpy(h, y, sizeof(S) * rows * R);
 }
 
 // Input products of a chunk for panels [p0, p1): the tile's rows, step after step, into pre.
-template <class T>
-void input_product(const ForwardArgs<T>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
-                   i64 p1, T* pre) {
+template <class S>
+void input_product(const ForwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chunk& steps, i64 p0,
+                   i64 p1, Compute<S>* pre) {
   const Schedule& s = a.schedule;
-  const Layer<T>& layer = a.layers[l];
-  const i64 I = layer.I, width = gate_panels<T>(a.H) * kPanelWidth<T>;
-  const T* x = l ? a.y[l - 1] : a.x;
+  const Layer<S>& layer = a.layers[l];
+  const i64 I = layer.I, width = gate_panels<S>(a.H) * kPanelWidth<S>;
+  const S* x = l ? a.y[l - 1] : a.x;
   const TileRows tile_rows(s, tile);
   i64 rows = 0;
   if (s.tiles == 1) {
     x += s.offset[steps.begin] * I;
     rows = s.offset[steps.end] - s.offset[steps.begin];
   } else {
-    T* to = a.gather[slot];
+    S* to = a.gather[slot];
     for (i64 t = steps.begin; t < steps.end; ++t) {
       const i64 n = tile_rows.count(t);
-      __builtin_memcpy(to + rows * I, x + (s.offset[t] + tile_rows.first) * I, sizeof(T) * n * I);
+      __builtin_memcpy(to + rows * I, x + (s.offset[t] + tile_rows.first) * I, sizeof(S) * n * I);
       rows += n;
     }
     x = to;
   }
-  multiply_panels<T>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre, width,
+  multiply_panels<S>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre, width,
                      true);
 }
 
-template <class T>
-void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
+template <class S>
+void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
-  const i64 panels = gate_panels<T>(a.H), width = panels * kPanelWidth<T>;
+  const i64 panels = gate_panels<S>(a.H), width = panels * kPanelWidth<S>;
   const bool folded = l == 0 && a.ids;
   // In a wavefront the layer below computes half of this layer's input products.
   const i64 half = s.wavefront ? panels / 2 : 0;
@@ -152,9 +163,9 @@ void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
     const Chunk steps(s, s.reverse ? chunks - 1 - chunk : chunk);
     // The first row of the chunk in a wavefront's buffer, which holds all steps.
     const i64 origin = s.wavefront ? steps.begin * (tile_rows.last - tile_rows.first) : 0;
-    T* pre = a.pre[slot] + origin * width;
+    Compute<S>* pre = a.pre[slot] + origin * width;
     if (s.wavefront && l > 0) wait_for(s, l - 1, tile, chunk + 1);
-    if (!folded) input_product<T>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
+    if (!folded) input_product<S>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
     i64 before = 0;
     if (s.reverse)
       for (i64 t = steps.begin; t < steps.end; ++t) before += tile_rows.count(t);
@@ -164,20 +175,20 @@ void forward_task(const ForwardArgs<T>& a, i64 l, i64 tile) {
       if (s.reverse) before -= rows;
       if (folded) {
         const i64* ids = a.ids + s.offset[t] + tile_rows.first;
-        forward_step<T>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
+        forward_step<S>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
           return a.table + ids[r] * width;
         });
       } else {
-        const T* rows_of_t = pre + before * width;
-        forward_step<T>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
+        const Compute<S>* rows_of_t = pre + before * width;
+        forward_step<S>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
           return rows_of_t + r * width;
         });
       }
       if (!s.reverse) before += rows;
     }
     if (s.wavefront && l + 1 < a.L) {
-      T* above = a.pre[slot_of(s, l + 1, tile)] + origin * width;
-      input_product<T>(a, l + 1, tile, slot, steps, 0, half, above);
+      Compute<S>* above = a.pre[slot_of(s, l + 1, tile)] + origin * width;
+      input_product<S>(a, l + 1, tile, slot, steps, 0, half, above);
     }
     if (s.wavefront) publish(s, l, tile, chunk + 1);
   }

@@ -40,10 +40,12 @@ struct Matrix {
         offset(offset) {}
 };
 
-// to = a @ b.
-inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b) {
+// to = a @ b, or to += a @ b.
+inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b, bool add = false) {
   const Tensor out = to.view(), left = a.view(), right = b.view();
-  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(out.get(), left.get(), right.get()));
+  TORCH_ERROR_CODE_CHECK(
+      add ? aoti_torch_cpu_addmm_out(out.get(), out.get(), left.get(), right.get(), 1, 1)
+          : aoti_torch_cpu_mm_out(out.get(), left.get(), right.get()));
 }
 
 // to = a @ b + bias, one element of it a column.
@@ -51,6 +53,12 @@ inline void multiply(const Matrix& to, const Matrix& a, const Matrix& b, const T
   const Tensor out = to.view(), left = a.view(), right = b.view();
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_cpu_addmm_out(out.get(), bias.get(), left.get(), right.get(), 1, 1));
+}
+
+// Sums of the columns.
+inline Tensor column_sums(const Matrix& a) {
+  const int64_t rows[] = {0};
+  return torch::stable::sum(a.view(), torch::headeronly::IntHeaderOnlyArrayRef(rows, 1));
 }
 
 }  // namespace charlm

@@ -1,27 +1,28 @@
 // Row operations around the recurrence: gradient of the folded embedding, cross-entropy.
-#include "lstm_driver.h"
+#include "running.h"
 
 namespace charlm {
 namespace {
 
 // Threads own columns, so every sum runs in row order whatever their number.
-template <class T>
+template <class S>
 Tensor sum_by_id(const Tensor& rows, const Tensor& ids, int64_t segments) {
   const int64_t N = rows.size(0), C = rows.size(1);
-  Tensor out = torch::stable::new_zeros(rows, {segments, C});
-  const T* from = rows.const_data_ptr<T>();
+  const Running<S> out(torch::stable::new_zeros(rows, {segments, C}));
+  const S* from = values<S>(rows);
   const int64_t* id = ids.const_data_ptr<int64_t>();
-  T* to = out.mutable_data_ptr<T>();
+  Compute<S>* to = out.data();
   check_ids(id, N, segments, "ids");
   torch::stable::parallel_for(0, div_up(C, 16), div_up(65536, 16 * N + 1),
                               [&](int64_t begin, int64_t end) {
                                 const int64_t c0 = begin * 16, c1 = std::min(end * 16, C);
                                 for (int64_t n = 0; n < N; ++n) {
-                                  T* target = to + id[n] * C;
-                                  for (int64_t c = c0; c < c1; ++c) target[c] += from[n * C + c];
+                                  Compute<S>* target = to + id[n] * C;
+                                  for (int64_t c = c0; c < c1; ++c)
+                                    target[c] += widen(from[n * C + c]);
                                 }
                               });
-  return out;
+  return out.result();
 }
 
 template <class T>
@@ -45,8 +46,8 @@ bool is_float(const Tensor& t) { return t.scalar_type() == torch::headeronly::Sc
 }  // namespace
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments) {
-  return is_float(rows) ? sum_by_id<float>(rows, ids, segments)
-                        : sum_by_id<double>(rows, ids, segments);
+  return with_type_of(rows,
+                      [&](auto zero) { return sum_by_id<decltype(zero)>(rows, ids, segments); });
 }
 
 Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient) {

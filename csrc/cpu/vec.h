@@ -1,10 +1,13 @@
 // Vector types of one instruction set, through GCC/Clang vector extensions.
 //
 // A translation unit fixes CHARLM_ISA (a namespace name) and CHARLM_VECTOR_BYTES
-// before including this header, after any `#pragma ... target`. Nothing here may
+// before including this header, after any `#pragma ... target`. Memory may hold another type S
+// than registers, which hold Compute<S>. Nothing here may
 // include a standard header: an inline function of the standard library compiled for
 // AVX-512 could be the copy that the linker keeps for machines that lack it.
 #pragma once
+
+#include "storage.h"
 
 #define CHARLM_INLINE inline __attribute__((always_inline))
 
@@ -33,9 +36,9 @@ struct Lanes<double> {
 template <class T>
 using Vec = typename Lanes<T>::V;
 
-// Elements of T in one vector register.
-template <class T>
-constexpr int kLanes = CHARLM_VECTOR_BYTES / static_cast<int>(sizeof(T));
+// Values in one vector register.
+template <class S>
+constexpr int kLanes = CHARLM_VECTOR_BYTES / static_cast<int>(sizeof(Compute<S>));
 
 template <class T>
 CHARLM_INLINE Vec<T> load(const T* p) {
@@ -53,19 +56,55 @@ CHARLM_INLINE Vec<T> splat(T s) {
   return s - Vec<T>{};
 }
 
-// The first n lanes from memory, zero in the rest: the edge of a row.
+// A product takes kDepth<S> values of K at once, as one word of the size of Compute<S>: the one
+// value, or several that the instruction multiplies and sums in pairs.
+template <class S>
+constexpr int kDepth = 1;
+
 template <class T>
-CHARLM_INLINE Vec<T> load_n(const T* p, int n) {
-  if (n >= kLanes<T>) return load(p);
-  T lanes[kLanes<T>] = {};
+CHARLM_INLINE Vec<T> load_words(const T* p) {
+  return load(p);
+}
+
+template <class T>
+CHARLM_INLINE void store_words(T* p, Vec<T> v) {
+  store(p, v);
+}
+
+template <class T>
+CHARLM_INLINE Vec<T> splat_word(const T* p) {
+  return splat(*p);
+}
+
+// sum + a * b by words. The first argument only says what the words hold.
+template <class T>
+CHARLM_INLINE Vec<T> multiply_add(const T*, Vec<T> sum, Vec<T> a, Vec<T> b) {
+  return sum + a * b;
+}
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm
+
+#if defined(CHARLM_BF16)
+#include "vec_bf16.h"
+#endif
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+// The first n lanes from memory, zero in the rest: the edge of a row.
+template <class S>
+CHARLM_INLINE Vec<Compute<S>> load_n(const S* p, int n) {
+  if (n >= kLanes<S>) return load(p);
+  S lanes[kLanes<S>] = {};
   for (int k = 0; k < n; ++k) lanes[k] = p[k];
   return load(lanes);
 }
 
-template <class T>
-CHARLM_INLINE void store_n(T* p, Vec<T> v, int n) {
-  if (n >= kLanes<T>) return store(p, v);
-  T lanes[kLanes<T>];
+template <class S>
+CHARLM_INLINE void store_n(S* p, Vec<Compute<S>> v, int n) {
+  if (n >= kLanes<S>) return store(p, v);
+  S lanes[kLanes<S>];
   store(lanes, v);
   for (int k = 0; k < n; ++k) p[k] = lanes[k];
 }

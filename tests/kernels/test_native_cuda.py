@@ -23,9 +23,12 @@ def test_import_leaves_cuda_alone():
 def test_refuses_other_devices_and_dtypes():
     gpu = torch.device("cuda")
     for dtype in cuda.DTYPES:
-        assert cuda.refuses(gpu, dtype) is None
-    assert cuda.refuses(torch.device("cpu"), torch.float32) == "it serves tensors on cuda, got cpu"
-    assert "got torch.int8" in cuda.refuses(gpu, torch.int8)
+        assert cuda.refuses(gpu, dtype, "lstm") is None
+    assert (
+        cuda.refuses(torch.device("cpu"), torch.float32, "lstm")
+        == "it serves tensors on cuda, got cpu"
+    )
+    assert "got torch.int8" in cuda.refuses(gpu, torch.int8, "lstm")
 
 
 def test_unavailable_is_one_sentence_and_a_forced_call_raises_it():

@@ -36,7 +36,7 @@ def test_backends_say_why_not(broken: None) -> None:
 def test_auto_prefers_the_kernels() -> None:
     assert forced_backend() == "auto"
     assert select("lstm", CPU, torch.float32) is native
-    assert select("lstm", CPU, torch.bfloat16) is reference
+    assert select("lstm", CPU, torch.float16) is reference
     assert select("lstm", torch.device("meta"), torch.float32) is reference
 
 
@@ -115,7 +115,7 @@ def test_forced_says_why_not(operation: str, device: str, dtype: torch.dtype, re
 
 
 def test_auto_needs_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = SimpleNamespace(unavailable=lambda: None, refuses=lambda device, dtype: None)
+    bare = SimpleNamespace(unavailable=lambda: None, refuses=lambda *_: None)
     modules = {"cpu": bare, "reference": reference}
     monkeypatch.setattr(dispatch, "_module", modules.__getitem__)
     assert select("lstm", CPU, torch.float32) is reference

@@ -14,6 +14,7 @@ from .sample import few_rows, is_set, sample
 __all__ = [
     "few_rows",
     "generate",
+    "has_bfloat16",
     "is_set",
     "linear_cross_entropy",
     "lstm",
@@ -27,15 +28,25 @@ __all__ = [
 
 OVERWRITES = True  # lstm_backward can use up its reserve
 DTYPES = (torch.float32, torch.float64)
+IN_BFLOAT16 = ("lstm", "lstm_backward")
 
 
 def unavailable() -> str | None:
     return _extension.load_native()
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def has_bfloat16() -> bool:
+    """Whether the instruction set in use multiplies bfloat16."""
+    if unavailable() is not None:
+        return False
+    return torch.ops.charlm_fast_native.isa("").split(",")[0] == "avx512_bf16"
+
+
+def refuses(device: torch.device, dtype: torch.dtype, operation: str) -> str | None:
     if device.type != "cpu":
         return f"it serves tensors on cpu, got {device.type}"
-    if dtype not in DTYPES:
-        return f"it serves float32 and float64, got {dtype}"
-    return None
+    if dtype in DTYPES:
+        return None
+    if dtype == torch.bfloat16 and operation in IN_BFLOAT16:
+        return None if has_bfloat16() else "it serves bfloat16 on CPUs with AVX512_BF16 only"
+    return f"it serves float32 and float64, got {dtype}"

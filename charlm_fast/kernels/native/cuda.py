@@ -49,7 +49,7 @@ def _has_driver() -> bool:
     return True
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, operation: str) -> str | None:
     if device.type != "cuda":
         return f"it serves tensors on cuda, got {device.type}"
     if dtype not in DTYPES:
@@ -75,7 +75,7 @@ def serving(
     Raises:
         RuntimeError: the backend cannot run here.
     """
-    reason = unavailable() or refuses(device, dtype)
+    reason = unavailable() or refuses(device, dtype, "lstm")
     if reason is not None:
         raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
     like = torch.empty(0, device=device, dtype=dtype)

@@ -24,5 +24,5 @@ def unavailable() -> str | None:
     return None
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, operation: str) -> str | None:
     return None

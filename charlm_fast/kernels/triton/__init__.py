@@ -41,7 +41,7 @@ def unavailable() -> str | None:
     return None
 
 
-def refuses(device: torch.device, dtype: torch.dtype) -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, operation: str) -> str | None:
     if dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         return f"it serves float32, float64, float16 and bfloat16, got {dtype}"
     if INTERPRETED:

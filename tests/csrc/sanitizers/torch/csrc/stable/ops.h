@@ -60,7 +60,7 @@ inline Tensor sum(const Tensor& from, const headeronly::IntHeaderOnlyArrayRef& o
       out.mutable_data_ptr<T>()[c] = static_cast<T>(total);
     }
   };
-  from.scalar_type() == ScalarType::Float ? add(0.0f) : add(0.0);
+  headeronly::with_real_type(from.scalar_type(), add);
   return out;
 }
 

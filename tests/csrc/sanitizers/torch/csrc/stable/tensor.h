@@ -1,5 +1,5 @@
 // What csrc/cpu takes from LibTorch's stable ABI, in memory of our own: a sanitizer sees every byte
-// of it, which it does not in a torch that was built without one. Dense tensors of three types.
+// of it, which it does not in a torch that was built without one. Dense tensors of four types.
 #pragma once
 
 #include <cstdint>
@@ -29,11 +29,30 @@ template <class... Parts>
   throw std::runtime_error(text.str());
 }
 
+// Rounds to the nearest, to even between two.
+struct BFloat16 {
+  uint16_t bits = 0;
+
+  BFloat16() = default;
+  explicit BFloat16(double value) {
+    const float x = static_cast<float>(value);
+    uint32_t wide;
+    std::memcpy(&wide, &x, sizeof(wide));
+    bits = static_cast<uint16_t>(x != x ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16);
+  }
+  operator float() const {
+    const uint32_t wide = uint32_t{bits} << 16;
+    float x;
+    std::memcpy(&x, &wide, sizeof(x));
+    return x;
+  }
+};
+
 }  // namespace stand_in
 
 namespace headeronly {
 
-enum class ScalarType { Float, Double, Long };
+enum class ScalarType { Float, Double, Long, BFloat16 };
 
 struct IntHeaderOnlyArrayRef {
   IntHeaderOnlyArrayRef(const int64_t* data, size_t size) : values(data, data + size) {}
@@ -46,6 +65,16 @@ template <>
 inline constexpr ScalarType scalar_type_of<float> = ScalarType::Float;
 template <>
 inline constexpr ScalarType scalar_type_of<double> = ScalarType::Double;
+template <>
+inline constexpr ScalarType scalar_type_of<stand_in::BFloat16> = ScalarType::BFloat16;
+
+// Calls run(T{}) for the real type.
+template <class Run>
+auto with_real_type(ScalarType type, const Run& run) {
+  if (type == ScalarType::Float) return run(float{});
+  if (type == ScalarType::Double) return run(double{});
+  return run(stand_in::BFloat16{});
+}
 
 }  // namespace headeronly
 }  // namespace torch
@@ -99,7 +128,10 @@ class Tensor {
   }
   ScalarType scalar_type() const { return handle_->type; }
   size_t bytes() const {
-    return static_cast<size_t>(numel()) * (scalar_type() == ScalarType::Float ? 4 : 8);
+    const ScalarType type = scalar_type();
+    return static_cast<size_t>(numel()) * (type == ScalarType::Float      ? 4
+                                           : type == ScalarType::BFloat16 ? 2
+                                                                          : 8);
   }
   bool is_cpu() const { return true; }
   bool is_contiguous() const {
@@ -115,8 +147,11 @@ class Tensor {
     STD_TORCH_CHECK(is_contiguous(), "a tensor without gaps was expected");
     if (scalar_type() == ScalarType::Float) return handle_->data<float>();
     if (scalar_type() == ScalarType::Double) return handle_->data<double>();
+    if (scalar_type() == ScalarType::BFloat16) return handle_->data<stand_in::BFloat16>();
     return handle_->data<int64_t>();
   }
+  const void* const_data_ptr() const { return type_erased(); }
+  void* mutable_data_ptr() const { return type_erased(); }
 
   template <class T>
   const T* const_data_ptr() const {

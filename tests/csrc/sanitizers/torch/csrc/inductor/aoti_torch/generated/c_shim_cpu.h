@@ -56,9 +56,9 @@ void add_product(AtenTensorHandle out, AtenTensorHandle self, AtenTensorHandle a
 inline AOTITorchError aoti_torch_cpu_addmm_out(AtenTensorHandle out, AtenTensorHandle self,
                                                AtenTensorHandle a, AtenTensorHandle b, double beta,
                                                double) {
-  out->type == torch::headeronly::ScalarType::Float
-      ? torch::stand_in::add_product<float>(out, self, a, b, beta)
-      : torch::stand_in::add_product<double>(out, self, a, b, beta);
+  torch::headeronly::with_real_type(out->type, [&](auto zero) {
+    torch::stand_in::add_product<decltype(zero)>(out, self, a, b, beta);
+  });
   return 0;
 }
 
