@@ -1,6 +1,7 @@
 """Fast character-level language models, and a fast LSTM for everyone."""
 
 from . import functional
+from .accelerate import accelerate
 from .model import CharLM
 from .nn import LSTM, LSTMCell
 from .ops import backends, use_backend
@@ -12,6 +13,7 @@ __all__ = [
     "CharLM",
     "LSTMCell",
     "__version__",
+    "accelerate",
     "backends",
     "functional",
     "use_backend",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -78,4 +79,11 @@ def load_native() -> str | None:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
         return f"the C++ extension {path} does not load: {str(error).splitlines()[0]}"
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
     return None
+
+
+def _one_thread() -> None:
+    """A child after a fork lacks its parent's OpenMP threads, and would wait for them for ever."""
+    torch.set_num_threads(1)

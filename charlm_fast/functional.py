@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import ops
+from .kernels import reference
 from .ops import sample
 from .ops.dispatch import BackendError, forced_backend, lstm_keeps_bfloat16
 
@@ -54,7 +55,8 @@ def lstm(
     ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, bfloat16 has
     kernels where there is AVX512_BF16; other lower precision is computed in float32. Complex
     tensors, ``torch.func`` transforms and forward-mode gradients are left to torch's own
-    implementation.
+    implementation, and ``torch.vmap``, for which torch has none, to a loop over the steps. ``auto``
+    also leaves to torch what was measured to be faster there: see :func:`_torch_is_faster`.
 
     Returns:
         output (T, B, D * R), (B, T, D * R) or (N, D * R); h_n (L * D, B, R); c_n (L * D, B, H).
@@ -98,7 +100,11 @@ def lstm(
                     f"Expected hidden[{k}] size {(stack, batch, size)}, got {list(state.shape)}"
                 )
     _check_devices(input, (h0, c0), weights)
-    if _only_torch_serves(input):
+    vmapped = _vmapped()
+    run = _loop if vmapped else ops.lstm
+    if vmapped:
+        _refuse_forced("lstm")
+    elif _only_torch_serves(input) or _torch_is_faster(input, h0, c0, weights):
         _refuse_forced("lstm")
         options = (has_bias, num_layers, dropout, training, bidirectional)
         if batch_sizes is not None:
@@ -114,7 +120,7 @@ def lstm(
     dropping = training and dropout > 0 and num_layers > 1
     if directions == 1 and not dropping:
         flat = [w for group in groups for w in group]
-        y, h, c = ops.lstm(
+        y, h, c = run(
             input, h0, c0, flat, batch_sizes=batch_sizes, has_bias=has_bias, has_proj=has_proj
         )
     else:
@@ -124,7 +130,7 @@ def lstm(
                 y = F.dropout(y, dropout, training=True)
             outputs = []
             for k in range(layer * directions, (layer + 1) * directions):
-                out, h, c = ops.lstm(
+                out, h, c = run(
                     y,
                     h0[k : k + 1],
                     c0[k : k + 1],
@@ -186,15 +192,20 @@ def lstm_cell(
                 f"Input batch size {input.shape[0]} doesn't match hidden{k} batch size "
                 f"{state.shape[0]}"
             )
-        if state.dim() != 2 or state.shape[1] != hidden_size:
+        if state.size(1) != hidden_size:
             raise RuntimeError(
-                f"hidden{k} has inconsistent hidden_size: got {state.shape[-1]}, "
+                f"hidden{k} has inconsistent hidden_size: got {state.size(1)}, "
                 f"expected {hidden_size}"
             )
+        if state.dim() != 2:
+            raise RuntimeError(f"hidden{k} must have 2 dimensions, got {state.dim()}")
     biases = [b for b in (b_ih, b_hh) if b is not None]
     weights: Sequence[Tensor] = [w_ih, w_hh, *biases]
     _check_devices(input, (h0, c0), weights)
-    if _forced() == "auto" or _only_torch_serves(input):
+    vmapped = _vmapped()
+    if vmapped:
+        _refuse_forced("lstm_cell")
+    elif _forced() == "auto" or _only_torch_serves(input):
         _refuse_forced("lstm_cell")
         return torch.lstm_cell(input, (h0, c0), w_ih, w_hh, b_ih, b_hh)
     x, h0, c0, weights, h_dtype, c_dtype = _cast(
@@ -204,7 +215,7 @@ def lstm_cell(
     w_ih, w_hh, *biases = weights
     if len(biases) == 2:
         biases = [biases[0] + biases[1]]
-    _, h, c = ops.lstm(
+    _, h, c = (_loop if vmapped else ops.lstm)(
         x.unsqueeze(0),
         h0.unsqueeze(0),
         c0.unsqueeze(0),
@@ -296,6 +307,48 @@ def _only_torch_serves(input: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _torch_is_faster(input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Few rows through large layers on the CPU, without gradients: packing the weights costs more
+    than the steps save (docs/benchmarks.md, forward, B = 1 from H = 512 on)."""
+    return (
+        c0.shape[2] >= 512
+        and h0.shape[1] < 4
+        and input.device.type == "cpu"
+        and input.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and not (
+            torch.is_grad_enabled() and any(t.requires_grad for t in (input, h0, c0, *weights))
+        )
+        and _forced() == "auto"
+    )
+
+
+def _vmapped() -> bool:
+    """Whether a ``torch.vmap`` is in force: neither torch.lstm nor our operations have its rule."""
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    vmap = torch._C._functorch.TransformType.Vmap
+    return any(level.key() == vmap for level in torch._C._functorch.get_interpreter_stack() or ())
+
+
+def _loop(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: list[Tensor],
+    *,
+    batch_sizes: Tensor | None = None,
+    has_bias: bool = True,
+    has_proj: bool = False,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ops.lstm, of plain operations that every transform knows."""
+    return reference.lstm(
+        x, None, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, False
+    )[:3]
 
 
 def _refuse_forced(operation: str) -> None:

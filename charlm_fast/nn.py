@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from . import functional
 __all__ = ["LSTM", "LSTMCell"]
 
 State = tuple[Tensor, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 class LSTM(nn.RNNBase):
@@ -62,6 +63,14 @@ class LSTM(nn.RNNBase):
             dtype,
         )
 
+    # What subclasses of nn.LSTM call; RNNBase's own expect the one state of other modes.
+    get_expected_cell_size: Any = nn.LSTM.get_expected_cell_size
+    check_forward_args: Any = nn.LSTM.check_forward_args
+    permute_hidden: Any = nn.LSTM.permute_hidden
+
+    def __prepare_scriptable__(self) -> nn.LSTM:
+        return _as_torchs(self, nn.LSTM)
+
     def flatten_parameters(self) -> None:
         """Nothing to do: the kernels take the parameters where they lie."""
 
@@ -70,12 +79,11 @@ class LSTM(nn.RNNBase):
     ) -> tuple[Tensor | PackedSequence, State]:
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
-            if hx is not None and sorted_indices is not None:
-                hx = (hx[0].index_select(1, sorted_indices), hx[1].index_select(1, sorted_indices))
+            if hx is not None:
+                hx = self.permute_hidden(hx, sorted_indices)
             y, h, c = self._run(data, hx, batch_sizes)
-            if unsorted_indices is not None:
-                h, c = h.index_select(1, unsorted_indices), c.index_select(1, unsorted_indices)
-            return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), (h, c)
+            state = self.permute_hidden((h, c), unsorted_indices)
+            return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), state
 
         if input.dim() not in (2, 3):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
@@ -115,6 +123,9 @@ class LSTM(nn.RNNBase):
 class LSTMCell(nn.LSTMCell):
     """:class:`torch.nn.LSTMCell` on this package's kernels; see there for arguments and shapes."""
 
+    def __prepare_scriptable__(self) -> nn.LSTMCell:
+        return _as_torchs(self, nn.LSTMCell)
+
     def forward(self, input: Tensor, hx: State | None = None) -> State:
         if input.dim() not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
@@ -136,3 +147,10 @@ class LSTMCell(nn.LSTMCell):
             input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
         )
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
+
+
+def _as_torchs(module: nn.Module, cls: type[M]) -> M:
+    """The same parameters in torch's own class: torch.jit.script compiles no other LSTM."""
+    twin = cls.__new__(cls)
+    twin.__dict__.update(module.__dict__)
+    return twin

@@ -20,6 +20,7 @@ RANKS = [
     ("charlm_fast.files", 4),
     ("charlm_fast.masks", 4),
     ("charlm_fast.network", 4),
+    ("charlm_fast.accelerate", 5),
     ("charlm_fast.checkpoint", 5),
     ("charlm_fast.recompute", 5),
     ("charlm_fast.generation", 6),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm_fast.kernels.reference.lstm import lstm as loop
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
@@ -72,10 +73,13 @@ class _LSTM(Function):
             dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags,
             y, reserve, needs[0], need_weights,
         )  # fmt: skip
-        in_place = None
-        if getattr(ctx, "owns_reserve", False):
-            in_place = _in_place(ctx.backend, dy, dhn, dcn, x, h0, c0, y, *weights)
-        if in_place is not None:
+        if any(g is not None and _is_batched(g) for g in (dy, dhn, dcn)):
+            dx, dh0, dc0, *dweights = _batched_backward(
+                dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags
+            )
+        elif getattr(ctx, "owns_reserve", False) and (
+            in_place := _in_place(ctx.backend, dy, dhn, dcn, x, h0, c0, y, *weights)
+        ):
             dx, dh0, dc0, dweights = in_place(*arguments, overwrite=True)
         else:
             dx, dh0, dc0, dweights = _lstm_backward(*arguments, ctx.backend)
@@ -98,6 +102,31 @@ def _in_place(backend: str, *tensors: Tensor | None) -> Any:
         return None
     module = select("lstm_backward", given[0].device, given[0].dtype, backend)
     return module.lstm_backward if getattr(module, "OVERWRITES", False) else None
+
+
+def _is_batched(grad: Tensor) -> bool:
+    """Whether vmap stands over it: torch.vmap, or autograd's own, as is_grads_batched asks for."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
+
+
+def _batched_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *flags):  # type: ignore[no-untyped-def]
+    """By the reference's operations: vmap has no rule for one that takes lists."""
+    inputs, again = (x, h0, c0, *weights), torch.is_grad_enabled()
+    with torch.enable_grad(), without_autocast(x.device):
+        outputs = loop(x, ids, batch_sizes, h0, c0, weights, *flags, False)[:3]
+        pairs = [(o, g) for o, g in zip(outputs, (dy, dhn, dcn), strict=True) if g is not None]
+        found = iter(
+            torch.autograd.grad(
+                [o for o, _ in pairs],
+                [v for v in inputs if v.requires_grad],
+                [g for _, g in pairs],
+                create_graph=again,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+    return tuple(next(found) if v.requires_grad else None for v in inputs)
 
 
 def _autograd(x, ids, batch_sizes, h0, c0, weights, *flags):  # type: ignore[no-untyped-def]
@@ -237,7 +266,8 @@ def lstm(
         BackendError: a forced backend cannot serve the call.
     """
     check_lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj)
-    save = wants_gradient(x, h0, c0, *weights)
+    # Under autograd all is saved whatever the flag; a trace is the same with gradients and without.
+    save = wants_gradient(x, h0, c0, *weights) and not torch.jit.is_tracing()
     y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
     if save and nothing_watches() and isinstance(y.grad_fn, _LSTM._backward_cls):
         y.grad_fn.owns_reserve = True  # type: ignore[union-attr] # no other reference leaves here
