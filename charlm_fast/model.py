@@ -194,7 +194,7 @@ class CharLM(nn.Module):
         ]
 
     def _lowered(self) -> torch.dtype | None:
-        """The dtype that autocast asks for; None without it, and on a CPU without kernels for it."""
+        """The dtype that autocast asks for; None without it or, on the CPU, without its kernels."""
         device, dtype = self.encoder.weight.device.type, self.encoder.weight.dtype
         if dtype == torch.float64 or not torch.is_autocast_enabled(device):
             return None
