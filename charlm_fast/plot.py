@@ -71,13 +71,20 @@ def plot_scores(path: str | os.PathLike[str], scores: Mapping[str, Sequence[floa
     for row, bits in zip(rows, scores.values(), strict=True):
         mean = statistics.fmean(bits)
         axes.plot([mean, mean], [row - 0.3, row + 0.3], color="C0", linewidth=2)
-        axes.annotate(f" {mean:.3f}", (max(bits), row), va="center", fontsize=8)
+        axes.annotate(
+            f"mean {mean:.3f}",
+            (max(bits), row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     dots = list(itertools.chain.from_iterable(scores.values()))
     places = [row for row, bits in zip(rows, scores.values(), strict=True) for _ in bits]
     axes.scatter(dots, places, s=16, color="C0", alpha=0.6)
     axes.set_yticks(list(rows), list(scores), fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.17)
     axes.set(xlabel="bits per character of the test text (less is better)")
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)
