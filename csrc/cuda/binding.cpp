@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "lstm.h"
+#include "sample.h"
 
 namespace {
 
@@ -15,16 +16,22 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+  m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
+  m.impl("generate", TORCH_BOX(&charlm::cuda::generate));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
   m.def(
       "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
       "-> str");
+  m.def(
+      "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
+      "int steps, bool top_p) -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
+  m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
 }
 
 // Python asks for this operation to learn whether the extension was built with CUDA.

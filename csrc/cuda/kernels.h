@@ -58,6 +58,8 @@ int launch_cross_entropy(DType dtype, void* logits, const i64* targets, void* lo
                          bool gradient, void* stream);
 
 int launch_copy(const void* from, void* to, i64 bytes, void* stream);
+// Rows of `bytes` each, that start `pitch` bytes apart in `to` and side by side in `from`.
+int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows, void* stream);
 
 const char* error_text(int code);
 

@@ -70,20 +70,8 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         }
       }
       float sum[4][kRows] = {};
-      for (int k = 4 * lane; k < columns; k += 4 * kTeam) {
-        float w[4][4];
-#pragma unroll
-        for (int q = 0; q < 4; ++q) load<4>(weights + (q * g.units + u) * g.stride + k, w[q]);
-#pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-          float x[4];
-          load<4>(now + (first + j) * columns + k, x);
-#pragma unroll
-          for (int q = 0; q < 4; ++q)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum[q][j] += w[q][i] * x[i];
-        }
-      }
+      team_products<kRows>(weights + u * g.stride, g.units * g.stride, now + first * columns,
+                           columns, columns, lane, sum);
       team_sum<kRows>(sum, lane);
       if (!owns) continue;
       const auto gate = cell::activate(cell::Gates<float>{sum[0][0] + pre[0], sum[1][0] + pre[1],

@@ -182,6 +182,14 @@ int launch_copy(const void* from, void* to, i64 bytes, void* stream) {
                          static_cast<cudaStream_t>(stream));
 }
 
+int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows, void* stream) {
+  if (!rows || !bytes) return cudaSuccess;
+  const size_t width = static_cast<size_t>(bytes);
+  return cudaMemcpy2DAsync(to, static_cast<size_t>(pitch), from, width, width,
+                           static_cast<size_t>(rows), cudaMemcpyDeviceToDevice,
+                           static_cast<cudaStream_t>(stream));
+}
+
 const char* error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
 
 int compiled_version() { return CUDART_VERSION; }

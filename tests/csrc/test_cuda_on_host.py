@@ -7,67 +7,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from charlm_fast.kernels import native, reference
 
-from .conftest import ROOT
-
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BOTH = list(itertools.product([False, True], repeat=2))
 BOUND = {torch.float32: 3e-6, torch.float64: 1e-14, torch.bfloat16: 4e-2, torch.float16: 1e-2}
-
-
-def _wide_product(a, b, dtype, *, out):
-    return out.copy_(a.to(dtype) @ b.to(dtype))
-
-
-@pytest.fixture(scope="module")
-def library(cxx, run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cuda_on_host")
-    torch_root = Path(torch.__file__).parent
-    shim = ROOT / "tests" / "csrc" / "cuda_on_host"
-    common = [cxx, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}/csrc"]
-    objects = []
-    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-    kernels.remove(ROOT / "csrc" / "cuda" / "device.cu")  # the tests say what the device has
-    drivers = [ROOT / "csrc" / "cuda" / name for name in ("lstm.cpp", "plan.cpp")]
-    for source in [*kernels, *drivers, shim / "binding.cpp"]:
-        objects.append(str(folder / f"{source.name}.o"))
-        if source in kernels:
-            flags = [
-                f"-I{shim}",
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-Wno-unknown-pragmas",
-                "-x",
-                "c++",
-            ]
-        else:
-            flags = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-            flags += [f"-I{torch_root}/include", f"-I{torch_root}/include/torch/csrc/api/include"]
-        run([*common, *flags, "-c", str(source), "-o", objects[-1]])
-    built = folder / "on_host.so"
-    run(
-        [cxx, "-shared", "-Wl,-Bsymbolic", *objects, f"-L{torch_root}/lib"]
-        + ["-ltorch_cpu", "-ltorch", "-lc10", f"-Wl,-rpath,{torch_root}/lib", "-o", str(built)]
-    )
-    torch.ops.load_library(str(built))
-    # torch has this one, a product with a wider result, on GPUs only.
-    wide = torch.library.Library("aten", "IMPL")
-    wide.impl("mm.dtype_out", _wide_product, "CPU")
-    yield
-    wide._destroy()
-
-
-@pytest.fixture
-def ops(library, monkeypatch):
-    monkeypatch.setattr(torch.ops, "charlm_fast_native", torch.ops.charlm_fast_on_host)
-    return torch.ops.charlm_fast_on_host
 
 
 def _double(v):
