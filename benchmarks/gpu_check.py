@@ -135,6 +135,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         stage("step", [*timings, "step", *device], 60, here),
         stage("generation", [*timings, "generation", *device], 45, here),
         stage("sampling", [*timings, "sampling", *device], 30, here),
+        stage("head", [*timings, "head", *device], 30, here),
         stage("grid", [*timings, "grid", *device], 150, here),
         *(sanitize(tool) for tool in TOOLS),
         stage(

@@ -15,7 +15,7 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
-  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+  m.impl("linear_cross_entropy", TORCH_BOX(&charlm::cuda::linear_cross_entropy));
   m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
   m.impl("generate", TORCH_BOX(&charlm::cuda::generate));
 }

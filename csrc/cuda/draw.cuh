@@ -18,13 +18,11 @@
 #include "../common/cell.h"
 #include "../common/philox.h"
 #include "../common/sampling.h"
-#include "types.cuh"
+#include "reduce.cuh"
 
 namespace charlm {
 namespace cuda {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
 // Rows up to this length are drawn by a warp each.
 constexpr i64 kWarpRow = 1024;
 
@@ -37,23 +35,11 @@ struct Team {
   __device__ __forceinline__ int warps() const { return threads / kWarp; }
 };
 
-struct Largest {
-  __device__ __forceinline__ double operator()(double a, double b) const { return b > a ? b : a; }
-};
-struct Least {
-  __device__ __forceinline__ double operator()(double a, double b) const { return b < a ? b : a; }
-};
-struct Plus {
-  __device__ __forceinline__ double operator()(double a, double b) const { return a + b; }
-};
-
 // N values at once over all threads, in a fixed order; every thread gets the results.
 template <int N, class Op>
 __device__ __forceinline__ void reduce(const Team& team, double (&x)[N], const Op& op) {
 #pragma unroll
-  for (int step = kWarp / 2; step; step /= 2)
-#pragma unroll
-    for (int j = 0; j < N; ++j) x[j] = op(x[j], __shfl_xor_sync(kAllLanes, x[j], step));
+  for (int j = 0; j < N; ++j) x[j] = reduce_warp(x[j], op);
   if (team.threads == kWarp) return;
   __syncthreads();
   if (team.rank % kWarp == 0)
@@ -179,8 +165,7 @@ __device__ __forceinline__ Part narrow(const Team& team, const LogitRow<T>& row,
     const i64 end = begin + each < part.end ? begin + each : part.end;
     double sum = 0;
     for (i64 k = begin + lane; k < end; k += kWarp) sum += row.weight(k, floor);
-#pragma unroll
-    for (int step = kWarp / 2; step; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
+    sum = reduce_warp(sum, Plus());
     if (warps == 1) {
       part.total = sum;
       part.target = u * sum;
@@ -221,7 +206,7 @@ __device__ __forceinline__ Draw draw_row(const Team& team, const T* z, i64 V, do
     const double logit = static_cast<double>(row.at(k));
     row.top = logit != logit ? INFINITY : logit > row.top ? logit : row.top;
   }
-  row.top = reduce(team, row.top, Largest());
+  row.top = reduce(team, row.top, Max());
   if (row.top == INFINITY) return {kNotFinite, 0};
   if (row.top == -INFINITY) return {kAllMinusInfinity, 0};
 

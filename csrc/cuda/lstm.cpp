@@ -249,19 +249,5 @@ Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments) {
   return out;
 }
 
-Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient) {
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
-  void* stream = stream_for(logits);
-  check_like(logits, logits, "logits");
-  const int64_t n = logits.size(0), V = logits.size(1);
-  const i64* target = id_pointer(targets, logits);
-  Tensor loss = torch::stable::new_empty(logits, {n}, compute_type(logits));
-  check(launch_check_ids(target, n, V, true, stream), "check_ids");
-  check(launch_cross_entropy(dtype_of(logits), pointer(logits), target, pointer(loss), n, V,
-                             gradient, stream),
-        "cross_entropy");
-  return loss;
-}
-
 }  // namespace cuda
 }  // namespace charlm

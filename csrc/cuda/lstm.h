@@ -38,8 +38,10 @@ std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj,
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 
-// The loss by row is in the compute type: float for bfloat16 and half.
-Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient);
+// As in cpu/lstm.h.
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor x, Tensor weight,
+                                                                std::optional<Tensor> bias,
+                                                                Tensor targets, bool save);
 
 }  // namespace cuda
 }  // namespace charlm

@@ -59,7 +59,9 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
       "int steps, bool top_p) -> str");
   m.def("set_device(int sm, int multiprocessors, int shared_memory, int max_cluster) -> ()");
-  m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
@@ -70,7 +72,7 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
   m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
   m.impl("generate", TORCH_BOX(&charlm::cuda::generate));
   m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
-  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+  m.impl("linear_cross_entropy", TORCH_BOX(&charlm::cuda::linear_cross_entropy));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CompositeExplicitAutograd, m) {
