@@ -22,8 +22,8 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
   m.def(
-      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
-      "-> str");
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
+      "int layers=1) -> str");
   m.def(
       "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
       "int steps, bool top_p) -> str");

@@ -13,7 +13,7 @@ constexpr int kSequenceThreads = 512;
 
 // The part of a plan that a kernel reads.
 struct Group {
-  int size, units, tile, stride;
+  int layers, size, units, tile, stride;  // size: blocks a layer
 };
 
 // kCluster: the blocks of a group are a cluster. Otherwise they are part of a cooperative grid.
@@ -34,16 +34,17 @@ __device__ __forceinline__ float* in_block(float* own, int rank) {
 #endif
 }
 
-// Rows q units + u of shared memory get rows q H + first + u of W_hh (4H, H), zero outside.
+// Rows q units + u of shared memory get rows q H + first + u of a matrix (4H, H) in their first
+// `columns`, zero outside.
 template <class T>
 __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first, const Group& g,
-                                             T* shared) {
+                                             int columns, T* shared) {
   const int rows = 4 * g.units;
   for (int j = threadIdx.y; j < rows; j += blockDim.y) {
     const int q = j / g.units;
     const i64 unit = first + j % g.units;
     const T* from = weights + (q * H + unit) * H;
-    for (int k = threadIdx.x; k < g.stride; k += blockDim.x)
+    for (int k = threadIdx.x; k < columns; k += blockDim.x)
       shared[j * g.stride + k] = unit < H && k < H ? from[k] : to_storage<T>(0.0f);
   }
 }
@@ -51,11 +52,12 @@ __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first,
 template <class Args>
 int launch_group(void (*kernel)(Args, Group), const SequencePlan& plan, const Args& args,
                  void* stream) {
-  const Group group = {plan.group, plan.units, plan.tile, plan.stride};
+  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride};
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
-  return launch_together(kernel, {cluster ? plan.group : 1, !cluster},
-                         static_cast<i64>(plan.group) * plan.groups, plan.threads,
-                         plan.shared_memory, stream, args, group);
+  const int blocks = plan.layers * plan.group;
+  return launch_together(kernel, {cluster ? blocks : 1, !cluster},
+                         static_cast<i64>(blocks) * plan.groups, plan.threads, plan.shared_memory,
+                         stream, args, group);
 }
 
 // f(Type<T>, rows, cluster) with the template arguments of a plan.

@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
 
 // Which kernel runs the steps of a layer of such sizes, for the dtype and device of `like`.
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
-                      bool backward);
+                      bool backward, int64_t layers);
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 

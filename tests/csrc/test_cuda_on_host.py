@@ -100,7 +100,7 @@ def device(ops):
 @pytest.mark.parametrize("facts", [CLUSTERS, GRID], ids=["cluster", "grid"])
 @pytest.mark.parametrize(
     "sizes",  # hidden, batch, steps, layers, input
-    [(3, 1, 1, 1, 2), (33, 11, 3, 2, 5), (48, 2, 4, 2, 8), (20, 37, 2, 1, 3)],
+    [(3, 1, 1, 1, 2), (33, 11, 3, 2, 5), (48, 2, 4, 2, 8), (20, 37, 2, 1, 3), (9, 3, 3, 4, 2)],
     ids=str,
 )
 @pytest.mark.parametrize("reverse", [False, True])
@@ -125,8 +125,9 @@ def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
     device(facts)
     kind = "cluster" if facts is CLUSTERS else "grid"
     for backward in (False, True):
-        plan = ops.lstm_plan(x, hidden, batch, False, False, backward)
+        plan = ops.lstm_plan(x, hidden, batch, False, False, backward, layers)
         assert plan.startswith(kind), plan
+        assert layers == 1 or hidden == 33 or plan.endswith(f"{layers} layers as a wavefront"), plan
     found = native.lstm(*args, True)
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
@@ -174,6 +175,28 @@ def test_which_kernel_serves(ops, device, facts, dtype, hidden, batch, expected,
     device(facts)
     plan = ops.lstm_plan(torch.empty(0, dtype=dtype), hidden, batch, False, False, backward)
     assert plan.startswith(expected), plan
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    "facts, dtype, hidden, batch, layers, expected",
+    [
+        (H200, torch.float32, 128, 1, 2, "cluster: 1 x 8 .* each of 2 layers as a wavefront"),
+        (H200, torch.float32, 128, 64, 2, "cluster: 8 x 8 .* each of 2 layers as a wavefront"),
+        (H200, torch.float32, 128, 1, 3, "grid: 1 x .* each of 3 layers as a wavefront"),
+        (A100, torch.float32, 128, 1, 2, "grid: 1 x .* each of 2 layers as a wavefront"),
+        (H200, torch.float32, 128, 1, 9, "cluster: 1 x 4 .* shared memory$"),
+        (H200, torch.float32, 128, 2000, 2, "cluster: .* shared memory$"),
+        (H200, torch.float64, 128, 1, 2, "per step: float64"),
+    ],
+)
+def test_layers_run_as_a_wavefront(
+    ops, device, facts, dtype, hidden, batch, layers, expected, backward
+):
+    device(facts)
+    like = torch.empty(0, dtype=dtype)
+    plan = ops.lstm_plan(like, hidden, batch, False, False, backward, layers)
+    assert re.match(expected, plan), plan
 
 
 def test_projections_and_packed_batches_run_per_step(ops, device):

@@ -78,18 +78,20 @@ def serving(
     has_proj: bool = False,
     packed: bool = False,
     backward: bool = False,
+    layers: int = 1,
 ) -> str:
-    """One line that says which kernel runs the steps of a layer of such sizes.
+    """One line that says which kernel runs the steps of layers of such sizes.
 
-    It starts with ``cluster`` or ``grid``, each one launch for all steps, or with ``per step``
-    and the reason why the weights do not stay on the chip.
+    It starts with ``cluster`` or ``grid``, each one launch for all steps, and ends with
+    ``wavefront`` where that launch takes all layers; or it starts with ``per step`` and the reason
+    why the weights do not stay on the chip.
 
     Raises:
         RuntimeError: the backend cannot run here.
     """
     like = _like(device, dtype)
     plan: str = torch.ops.charlm_fast_native.lstm_plan(
-        like, hidden, batch, has_proj, packed, backward
+        like, hidden, batch, has_proj, packed, backward, layers
     )
     return plan
 

@@ -44,8 +44,8 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
-      "-> str");
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
+      "int layers=1) -> str");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def(
       "sample(Tensor logits, Tensor temperature, int top_k, float top_p, float floor, int seed, "
