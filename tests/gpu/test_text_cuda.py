@@ -100,12 +100,12 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5, 64, 200, 4096])
+@pytest.mark.parametrize("batch", [1, 2, 5, 64, 4096])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_text(size, batch):
     """In float64, where a near-tie is out of the question."""
     V, E, H, L, S, length = size
-    if batch > 64 and H > 128:
+    if batch > 64 and V != 100:
         pytest.skip("the CPU would take minutes")
     print(cuda.serving_text(DEVICE, torch.float64, H, L, V, batch, S - 1 + length, inputs=E))
     model = Model(V, E, H, L, True, torch.float64)
