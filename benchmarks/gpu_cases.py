@@ -20,7 +20,7 @@ from charlm_fast import ops, use_backend
 def lstm_cases(device: torch.device) -> Iterator[str]:
     dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
     for dtype in dtypes:
-        for H, B, T, L in ((3, 2, 3, 2), (33, 3, 4, 2), (128, 2, 3, 2), (256, 9, 3, 1)):
+        for H, B, T, L in ((3, 2, 3, 2), (33, 3, 4, 3), (128, 2, 3, 2), (256, 9, 3, 1)):
             k = H**-0.5
             weights = [
                 ((torch.rand(shape, device=device) * 2 - 1) * k).to(dtype).requires_grad_()
@@ -44,14 +44,17 @@ def finite(t: Tensor) -> None:
 
 
 def head_cases(device: torch.device) -> Iterator[str]:
-    for V in (3, 100, 1500):
-        x = torch.randn(7, 20, device=device, requires_grad=True)
-        weight = torch.randn(V, 20, device=device, requires_grad=True)
-        targets = torch.randint(V, (7,), device=device)
-        loss = ops.linear_cross_entropy(x, weight, None, targets)
-        for t in torch.autograd.grad(loss, [x, weight]):
-            finite(t)
-        yield f"head V={V}"
+    dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+    for dtype in dtypes:
+        for N, V in ((7, 3), (300, 100), (7, 1500)):
+            x = torch.randn(N, 20, device=device, dtype=dtype, requires_grad=True)
+            weight = torch.randn(V, 20, device=device, dtype=dtype, requires_grad=True)
+            bias = torch.randn(V, device=device, dtype=dtype, requires_grad=True)
+            targets = torch.randint(V, (N,), device=device)
+            loss = ops.linear_cross_entropy(x, weight, bias, targets)
+            for t in torch.autograd.grad(loss, [x, weight, bias]):
+                finite(t)
+            yield f"head {dtype} N={N} V={V}"
 
 
 def sample_cases(device: torch.device) -> Iterator[str]:

@@ -130,11 +130,12 @@ def stages(args: argparse.Namespace) -> list[Stage]:
             "build", pip, 180, (lambda: modules_missing("pip", "setuptools", "ninja", "pybind11"),),
             **({"TORCH_CUDA_ARCH_LIST": arch} if (arch := args.architectures) else {}),
         ),
-        stage("tests", pytest, 180, (*here, lambda: modules_missing("pytest"))),
+        stage("tests", pytest, 230, (*here, lambda: modules_missing("pytest"))),
         stage("train", train, 60, (*here, lambda: modules_missing("tqdm", "safetensors"), no_data)),
         stage("step", [*timings, "step", *device], 60, here),
         stage("generation", [*timings, "generation", *device], 45, here),
         stage("sampling", [*timings, "sampling", *device], 30, here),
+        stage("head", [*timings, "head", *device], 30, here),
         stage("grid", [*timings, "grid", *device], 150, here),
         *(sanitize(tool) for tool in TOOLS),
         stage(

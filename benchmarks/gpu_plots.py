@@ -59,6 +59,10 @@ def main() -> None:
         f"LSTM forward and backward, one layer, T = 200; {device}", folder / "grid.png",
     )  # fmt: skip
     bars(
+        rows_of(record, "head"), "{kind} N={N} V={V}",
+        f"head, cross-entropy and gradients; {device}", folder / "head.png",
+    )  # fmt: skip
+    bars(
         rows_of(record, "generation"), "B={B}",
         f"generated characters a second, H = 128, L = 2; {device}", folder / "generation.png",
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Timings of the GPU backends against cuDNN and eager PyTorch, interleaved in one run.
 
-    python benchmarks/gpu_timings.py step|grid|generation|sampling [--device cpu --quick]
+    python benchmarks/gpu_timings.py step|grid|head|generation|sampling [--device cpu --quick]
 
 Every row goes to the file named by STAGE_RESULT as soon as it is there: a run that is stopped
 keeps its rows. Times are microseconds, [minimum, median, maximum] over alternating blocks, with
@@ -196,6 +196,36 @@ def grid(bench: Bench) -> None:
                     bench.contest(sides, "nn.LSTM", H=H, B=B, T=T, kind=kind)
 
 
+def head(bench: Bench) -> None:
+    """Linear layer, cross-entropy and their gradients, against eager PyTorch."""
+    shapes = ((200, 128, 100), (12_800, 128, 100), (12_800, 512, 5000), (1024, 256, 131_072))
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if bench.quick:
+        shapes, kinds = ((20, 8, 10), (20, 8, 1500)), {"fp32": torch.float32}
+
+    def step(kind: str, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Step:
+        def run() -> object:
+            if kind == "eager":
+                loss = F.cross_entropy(F.linear(x, weight, bias), targets)
+            else:
+                loss = ops.linear_cross_entropy(x, weight, bias, targets)
+            return torch.autograd.grad(loss, [x, weight, bias])
+
+        return run
+
+    for N, H, V in shapes:
+        for kind, dtype in kinds.items():
+            shaped = [torch.randn(*s, device=bench.device) / 8 for s in ((N, H), (V, H), (V,))]
+            leaves = [t.to(dtype).requires_grad_() for t in shaped]
+            targets = torch.randint(V, (N,), device=bench.device)
+            sides = {
+                name: on(name, functools.partial(step, name, *leaves, targets))
+                for name in bench.backends
+            }
+            sides["eager"] = functools.partial(step, "eager", *leaves, targets)
+            bench.contest(sides, "eager", N=N, H=H, V=V, kind=kind)
+
+
 def generation(bench: Bench) -> None:
     """Characters a second at the default model, against the eager loop with nn.LSTM."""
     H, L, V = (8, 2, 10) if bench.quick else (128, 2, 100)
@@ -291,6 +321,7 @@ def copy_bandwidth(bench: Bench, size: int) -> float:
 SUITES = {
     "step": training_step,
     "grid": grid,
+    "head": head,
     "generation": generation,
     "sampling": sampling,
 }

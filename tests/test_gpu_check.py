@@ -12,7 +12,7 @@ import pytest
 import torch
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-NAMES = ["build", "tests", "train", "step", "generation", "sampling", "grid"]
+NAMES = ["build", "tests", "train", "step", "generation", "sampling", "head", "grid"]
 NAMES += ["memcheck", "racecheck", "synccheck", "initcheck", "plots"]
 
 
@@ -79,7 +79,7 @@ def _check_rows(rows: list[dict[str, Any]]) -> None:
         assert "errors" not in row
 
 
-@pytest.mark.parametrize("suite", ["step", "grid", "sampling"])
+@pytest.mark.parametrize("suite", ["step", "grid", "head", "sampling"])
 def test_timings_at_toy_sizes(suite: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAGE_RESULT", str(tmp_path / "rows.json"))
     gpu_timings.SUITES[suite](gpu_timings.Bench("cpu", quick=True))

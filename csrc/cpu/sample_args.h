@@ -2,26 +2,10 @@
 // no standard library, and the scalar parts that are compiled for the baseline machine.
 #pragma once
 
+#include "../common/sampling.h"
 #include "lstm_args.h"
 
-// Inlined wherever it is called: a copy compiled for AVX-512 must not serve other machines.
-#define CHARLM_ALWAYS inline __attribute__((always_inline))
-
 namespace charlm {
-
-// Filters as bounds on x = (logit - largest) / temperature, and the place in the random stream.
-struct Sampling {
-  i64 top_k;     // 0: no such filter
-  double top_p;  // 1: no such filter
-  double floor;  // x below it is dropped: log(min_p), and at least kUnderflow
-  i64 seed, offset;
-
-  CHARLM_ALWAYS bool ranks(i64 V) const { return (top_k > 0 && top_k < V) || top_p < 1; }
-};
-
-// exp(x) counts as zero below this, a little before doubles lose precision. Part of the
-// definition of a draw, so that backends whose exp underflows elsewhere agree.
-constexpr double kUnderflow = -700;
 
 struct Candidate {
   double x, weight;
@@ -38,15 +22,6 @@ CHARLM_ALWAYS i64 draw_scratch(i64 V, const Sampling& s) {
   const i64 blocks = (V + kSampleBlock - 1) / kSampleBlock;
   return kSampleBlock + padded_row(blocks) + (s.ranks(V) ? 4 * padded_row(V) : 0);
 }
-
-// Negative ids tell why a row could not be drawn.
-constexpr i64 kNotFinite = -1;  // NaN or +infinity among the logits
-constexpr i64 kAllMinusInfinity = -2;
-
-struct Draw {
-  i64 id;
-  double logprob;
-};
 
 double draw_uniform(i64 seed, i64 offset, i64 row);
 

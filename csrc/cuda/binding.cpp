@@ -3,6 +3,7 @@
 
 #include "kernels.h"
 #include "lstm.h"
+#include "sample.h"
 
 namespace {
 
@@ -14,17 +15,23 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
-  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+  m.impl("linear_cross_entropy", TORCH_BOX(&charlm::cuda::linear_cross_entropy));
+  m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
+  m.impl("generate", TORCH_BOX(&charlm::cuda::generate));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
   m.def(
-      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
-      "-> str");
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
+      "int layers=1) -> str");
+  m.def(
+      "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
+      "int steps, bool top_p) -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
+  m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
 }
 
 // Python asks for this operation to learn whether the extension was built with CUDA.

@@ -58,6 +58,14 @@ inline const i64* id_pointer(const Tensor& ids, const Tensor& x) {
   return reinterpret_cast<const i64*>(ids.const_data_ptr());
 }
 
+inline const double* temperature_pointer(const Tensor& temperature, int64_t rows, const Tensor& x) {
+  STD_TORCH_CHECK(temperature.scalar_type() == ScalarType::Double && temperature.is_contiguous() &&
+                      temperature.numel() == rows && temperature.device() == x.device(),
+                  "charlm_fast: temperature must be contiguous, float64, one a row and on the ",
+                  "device of the input");
+  return temperature.const_data_ptr<double>();
+}
+
 inline void* stream_for(const Tensor& t) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));

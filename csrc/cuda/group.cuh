@@ -1,42 +1,28 @@
-// What the persistent kernels share: a group of blocks, its exchange and barrier, weights in
-// shared memory, and sums over the lanes of a team.
+// What the persistent LSTM kernels share: a group of blocks, its exchange and barrier, and
+// weights in shared memory.
 #pragma once
 
-#include <cooperative_groups.h>
-
 #include "plan.h"
-#include "types.cuh"
+#include "team.cuh"
+#include "together.cuh"
 
 namespace charlm {
 namespace cuda {
 
 constexpr int kSequenceThreads = 512;
-constexpr int kTeam = 8;
 
 // The part of a plan that a kernel reads.
 struct Group {
-  int size, units, tile, stride;
+  int layers, size, units, tile, stride;  // size: blocks a layer
 };
-
-#if defined(__CUDACC__)
-__device__ __forceinline__ char* dynamic_shared() {
-  extern __shared__ __align__(16) char memory[];
-  return memory;
-}
-#else
-inline char* dynamic_shared() { return cuda_on_host::dynamic_shared(); }
-#endif
 
 // kCluster: the blocks of a group are a cluster. Otherwise they are part of a cooperative grid.
 template <bool kCluster>
 __device__ __forceinline__ void group_sync() {
-  if constexpr (kCluster) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-    cooperative_groups::this_cluster().sync();
-#endif
-  } else {
-    cooperative_groups::this_grid().sync();
-  }
+  if constexpr (kCluster)
+    cluster_sync();
+  else
+    grid_sync();
 }
 
 // Where `own`, in this block's shared memory, lies in that of block `rank` of the cluster.
@@ -48,71 +34,30 @@ __device__ __forceinline__ float* in_block(float* own, int rank) {
 #endif
 }
 
-// Rows q units + u of shared memory get rows q H + first + u of W_hh (4H, H), zero outside.
+// Rows q units + u of shared memory get rows q H + first + u of a matrix (4H, H) in their first
+// `columns`, zero outside.
 template <class T>
 __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first, const Group& g,
-                                             T* shared) {
+                                             int columns, T* shared) {
   const int rows = 4 * g.units;
   for (int j = threadIdx.y; j < rows; j += blockDim.y) {
     const int q = j / g.units;
     const i64 unit = first + j % g.units;
     const T* from = weights + (q * H + unit) * H;
-    for (int k = threadIdx.x; k < g.stride; k += blockDim.x)
+    for (int k = threadIdx.x; k < columns; k += blockDim.x)
       shared[j * g.stride + k] = unit < H && k < H ? from[k] : to_storage<T>(0.0f);
   }
 }
 
-// Adds over the kTeam lanes of a team, each the 4 values of kRows rows. With 8 rows lane s is
-// left with those of row s, with one row every lane has them. The order is fixed.
-template <int kRows>
-__device__ __forceinline__ void team_sum(float (&sum)[4][kRows], int lane) {
-  constexpr unsigned kAll = 0xffffffffu;
-  static_assert(kRows == 1 || kRows == kTeam, "a row a lane, or one row");
-#pragma unroll
-  for (int step = kTeam / 2; step; step /= 2) {
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      if constexpr (kRows == 1) {
-        sum[q][0] += __shfl_xor_sync(kAll, sum[q][0], step);
-      } else {
-#pragma unroll
-        for (int r = 0; r < step; ++r) {
-          const bool upper = lane & step;
-          const float sent = upper ? sum[q][r] : sum[q][r + step];
-          const float kept = upper ? sum[q][r + step] : sum[q][r];
-          sum[q][r] = kept + __shfl_xor_sync(kAll, sent, step);
-        }
-      }
-    }
-  }
-}
-
-template <class Kernel, class Args>
-int launch_group(Kernel* kernel, const SequencePlan& plan, const Args& args, void* stream) {
-  const Group group = {plan.group, plan.units, plan.tile, plan.stride};
+template <class Args>
+int launch_group(void (*kernel)(Args, Group), const SequencePlan& plan, const Args& args,
+                 void* stream) {
+  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride};
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
-  int code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(plan.shared_memory));
-  if (code == cudaSuccess && cluster && plan.group > 8)
-    code = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
-  if (code != cudaSuccess) return code;
-  cudaLaunchAttribute attribute = {};
-  if (cluster) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim.x = static_cast<unsigned>(plan.group);
-    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  } else {
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(plan.group * plan.groups));
-  config.blockDim = dim3(32, static_cast<unsigned>(plan.threads / 32));
-  config.dynamicSmemBytes = static_cast<size_t>(plan.shared_memory);
-  config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, args, group);
+  const int blocks = plan.layers * plan.group;
+  return launch_together(kernel, {cluster ? blocks : 1, !cluster},
+                         static_cast<i64>(blocks) * plan.groups, plan.threads, plan.shared_memory,
+                         stream, args, group);
 }
 
 // f(Type<T>, rows, cluster) with the template arguments of a plan.

@@ -53,11 +53,9 @@ int launch_check_ids(const i64* ids, i64 n, i64 limit, bool targets, void* strea
 int launch_segment_sum(DType dtype, const void* rows, const i64* ids, i64 n, i64 columns, i64 V,
                        void* out, void* stream);
 
-// logits T (rows, V) become the gradient of the summed loss if `gradient`; loss C (rows).
-int launch_cross_entropy(DType dtype, void* logits, const i64* targets, void* loss, i64 rows, i64 V,
-                         bool gradient, void* stream);
-
 int launch_copy(const void* from, void* to, i64 bytes, void* stream);
+// Rows of `bytes` each, that start `pitch` bytes apart in `to` and side by side in `from`.
+int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows, void* stream);
 
 const char* error_text(int code);
 

@@ -1,8 +1,9 @@
 // Drivers of the CUDA LSTM, layer by layer. The product over all rows of the input is one GEMM a
 // layer, before the steps; bias and folded table rows are added in the kernels. The steps of a
-// layer are one launch where plan.cpp finds that its recurrent weights fit on the chip, else a
-// loop of one product and one fused cell kernel a step, bound at small batches by the two
-// launches: a CUDA graph of the whole call removes the host's share.
+// layer, and those of all layers where that is faster, are one launch where plan.cpp finds that
+// the recurrent weights fit on the chip, else a loop of one product and one fused cell kernel a
+// step, bound at small batches by the two launches: a CUDA graph of the whole call removes the
+// host's share.
 #include "lstm.h"
 
 #include "driver.h"
@@ -12,11 +13,12 @@ namespace charlm {
 namespace cuda {
 namespace {
 
-SequencePlan plan_for(const Tensor& like, int64_t H, int64_t B, bool projected, bool packed,
-                      bool backward) {
+SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool projected,
+                      bool packed, bool backward) {
   SequenceShape shape = {};
   shape.hidden = H;
   shape.batch = B;
+  shape.layers = L;
   shape.element = static_cast<int>(like.element_size());
   shape.projected = projected;
   shape.packed = packed;
@@ -29,9 +31,9 @@ SequencePlan plan_for(const Tensor& like, int64_t H, int64_t B, bool projected, 
 }  // namespace
 
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
-                      bool backward) {
+                      bool backward, int64_t layers) {
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  return describe(plan_for(like, hidden, batch, has_proj, packed, backward));
+  return describe(plan_for(like, layers, hidden, batch, has_proj, packed, backward));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
@@ -71,9 +73,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
   }
   Tensor sums = torch::stable::new_empty(x, {B, 4 * H}, compute);
   Tensor scratch = torch::stable::new_empty(x, {has_proj && !save ? B : 0, H});
-  const SequencePlan plan = plan_for(x, H, B, has_proj, batch_sizes.has_value(), false);
+  const SequencePlan plan = plan_for(x, L, H, B, has_proj, batch_sizes.has_value(), false);
   const Tensor exchange = torch::stable::new_empty(x, {plan.exchange}, compute);
   std::optional<Tensor> pre;
+  // What a persistent kernel takes of layer l.
+  const auto place = [&](ForwardLayer& to, int64_t l, const Tensor* hidden) {
+    const LayerWeights& layer = layers[l];
+    to.weights = pointer(layer.w_hh);
+    to.inputs = pointer(layer.w_ih);
+    to.bias = layer.bias ? pointer(*layer.bias) : nullptr;
+    to.hidden = hidden ? pointer(*hidden) : nullptr;
+    to.gates = save ? reserve.gates_of(l, 0) : nullptr;
+    to.cells = save ? reserve.cells_of(l, 0) : nullptr;
+  };
   for (int64_t l = 0; l < L; ++l) {
     const LayerWeights& layer = layers[l];
     const bool folded = l == 0 && ids;
@@ -92,17 +104,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
       all.B = B;
       all.H = H;
       all.reverse = reverse;
-      all.weights = pointer(layer.w_hh);
       all.pre = pointer(*pre);
       all.ids = folded ? id : nullptr;
-      all.bias = layer.bias ? pointer(*layer.bias) : nullptr;
       all.h = pointer(hn, l * B * H);
       all.c = pointer(c, l * B * H);
-      all.hidden = pointer(outputs);
-      all.gates = save ? reserve.gates_of(l, 0) : nullptr;
-      all.cells = save ? reserve.cells_of(l, 0) : nullptr;
       all.exchange = pointer(exchange);
+      if (plan.layers == 1) {
+        place(all.layer[0], l, &outputs);
+      } else {
+        for (int64_t k = 0; k < L; ++k) {
+          const Tensor inner = save && k + 1 < L ? reserve.inner_of(k) : y;
+          place(all.layer[k], k, save || k + 1 == L ? &inner : nullptr);
+        }
+      }
       check(launch_lstm_sequence_forward(dtype, plan, all, stream), "lstm_sequence_forward");
+      if (plan.layers > 1) break;
       continue;
     }
     const Tensor w_hh = transposed(layer.w_hh);
@@ -173,7 +189,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   Tensor dinner = torch::stable::new_empty(flat, {L > 1 ? N : 0, R});
   Tensor dhidden = torch::stable::new_empty(flat, {has_proj ? B : 0, H}, compute);
 
-  const SequencePlan plan = plan_for(c0, H, B, has_proj, batch_sizes.has_value(), true);
+  const SequencePlan plan = plan_for(c0, L, H, B, has_proj, batch_sizes.has_value(), true);
   const Tensor exchange = torch::stable::new_empty(flat, {plan.exchange}, compute);
 
   for (int64_t l = L - 1; l >= 0; --l) {
@@ -185,17 +201,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
       all.B = B;
       all.H = H;
       all.reverse = reverse;
-      all.weights = pointer(layer.w_hh);
       all.dy = l + 1 < L ? pointer(dinner) : dy ? pointer(*dy) : nullptr;
-      all.gates = reserve.gates_of(l, 0);
-      all.cells = reserve.cells_of(l, 0);
-      all.first = pointer(c0, l * B * H);
-      all.dh = pointer(dh, l * B * H);
-      all.dc = pointer(dc, l * B * H);
-      all.dgates = pointer(dgates_of_layer);
+      const int64_t lowest = plan.layers > 1 ? 0 : l;
+      all.first = pointer(c0, lowest * B * H);
+      all.dh = pointer(dh, lowest * B * H);
+      all.dc = pointer(dc, lowest * B * H);
       all.exchange = pointer(exchange);
+      for (int64_t k = lowest; k <= l; ++k) {
+        BackwardLayer& to = all.layer[k - lowest];
+        to.weights = pointer(layers[k].w_hh);
+        to.inputs = pointer(layers[k].w_ih);
+        to.gates = reserve.gates_of(k, 0);
+        to.cells = reserve.cells_of(k, 0);
+        to.dgates = pointer(dgates, k * N * 4 * H);
+      }
       check(launch_lstm_sequence_backward(dtype, plan, all, stream), "lstm_sequence_backward");
-      if (l || need_input) product(dgates_of_layer, layer.w_ih, l ? dinner : dx);
+      if (lowest || need_input)
+        product(torch::stable::select(dgates, 0, lowest), layers[lowest].w_ih,
+                lowest ? dinner : dx);
+      l = lowest;
       continue;
     }
     const Tensor dh_all = torch::stable::select(dh, 0, l);
@@ -247,20 +271,6 @@ Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments) {
                            stream),
         "segment_sum");
   return out;
-}
-
-Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient) {
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
-  void* stream = stream_for(logits);
-  check_like(logits, logits, "logits");
-  const int64_t n = logits.size(0), V = logits.size(1);
-  const i64* target = id_pointer(targets, logits);
-  Tensor loss = torch::stable::new_empty(logits, {n}, compute_type(logits));
-  check(launch_check_ids(target, n, V, true, stream), "check_ids");
-  check(launch_cross_entropy(dtype_of(logits), pointer(logits), target, pointer(loss), n, V,
-                             gradient, stream),
-        "cross_entropy");
-  return loss;
 }
 
 }  // namespace cuda

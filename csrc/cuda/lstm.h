@@ -34,12 +34,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
 
 // Which kernel runs the steps of a layer of such sizes, for the dtype and device of `like`.
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
-                      bool backward);
+                      bool backward, int64_t layers);
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 
-// The loss by row is in the compute type: float for bfloat16 and half.
-Tensor cross_entropy_(Tensor logits, Tensor targets, bool gradient);
+// As in cpu/lstm.h.
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor x, Tensor weight,
+                                                                std::optional<Tensor> bias,
+                                                                Tensor targets, bool save);
 
 }  // namespace cuda
 }  // namespace charlm

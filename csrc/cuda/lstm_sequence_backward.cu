@@ -1,11 +1,13 @@
-// All steps of an LSTM layer backward in one launch.
+// All steps of one LSTM layer, or of several as a wavefront, backward in one launch.
 //
 //   (dh + dy, dc) -> dgates before activation;  dh of the step before = dgates W_hh
 //
 // Blocks and groups as in lstm_sequence_forward.cu, with the same weights of the same units in
 // shared memory: a block computes the dgates of its own units, multiplies them with its rows of
 // W_hh, and hands each block of the group its part of that sum; the owner of a unit adds the
-// parts in the order of the blocks. That moves H values a row and step where handing on the
+// parts in the order of the blocks. In a wavefront a layer runs a step behind the one above it,
+// whose blocks multiply with their rows of W_ih as well and hand on the gradient of the layer's
+// outputs in the same way. That moves H values a row and step where handing on the
 // dgates would move 4 H. A team of 8 lanes computes 4 columns for 8 rows (or one), the lanes
 // splitting the sum over dgates. Bound as the forward kernel. The weights' gradients are one
 // GEMM over all steps afterwards.
@@ -22,77 +24,98 @@ namespace {
 template <class T, int kRows, bool kCluster>
 __global__ void __launch_bounds__(kSequenceThreads, 1)
     sequence_backward_kernel(SequenceBackward a, Group g) {
-  const int rank = blockIdx.x % g.size, group = blockIdx.x / g.size;
+  const int rank = blockIdx.x % g.size, layer = blockIdx.x / g.size % g.layers;
+  const int group = blockIdx.x / (g.size * g.layers);
+  const BackwardLayer& l = a.layer[layer];
   const i64 first_row = static_cast<i64>(group) * g.tile;
   const i64 first_unit = static_cast<i64>(rank) * g.units;
   const int thread = threadIdx.y * 32 + threadIdx.x, threads = blockDim.y * 32;
   const int own = g.tile * g.units;
+  const int sources = g.layers > 1 ? 2 : 1;  // of parts: the layer itself and the one above
   const i64 parts = static_cast<i64>(g.size) * own;
   T* const weights = reinterpret_cast<T*>(dynamic_shared());
   float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, tile)
   float* const dc = d + 4 * own;                                                // (tile, units)
-  float* const received = dc + own;  // in a cluster: 2 x (size, tile, units)
-  // In a grid, the same for each block of each group in global memory.
-  const i64 blocks = gridDim.x, first_block = static_cast<i64>(group) * g.size;
+  float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
+  // In a grid, the same for each block in global memory.
+  const i64 blocks = gridDim.x, first_block = static_cast<i64>(group) * g.size * g.layers;
   float* const exchange = static_cast<float*>(a.exchange);
 
-  load_weights(static_cast<const T*>(a.weights), a.H, first_unit, g, weights);
+  const int columns = static_cast<int>((a.H + 3) / 4 * 4);
+  float* const dh_of_call = static_cast<float*>(a.dh) + layer * a.B * a.H;
+  float* const dc_of_call = static_cast<float*>(a.dc) + layer * a.B * a.H;
+  const T* const first_cells = static_cast<const T*>(a.first) + layer * a.B * a.H;
+  load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
+  if (layer)
+    load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
   for (int e = thread; e < 4 * own; e += threads) d[e] = 0.0f;
   for (int e = thread; e < own; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
-    dc[e] = row < a.B && unit < a.H ? static_cast<const float*>(a.dc)[row * a.H + unit] : 0.0f;
+    dc[e] = row < a.B && unit < a.H ? dc_of_call[row * a.H + unit] : 0.0f;
   }
   group_sync<kCluster>();
 
   const int lane = threadIdx.x % kTeam, team = thread / kTeam, teams = threads / kTeam;
-  const int chunks = static_cast<int>((a.H + 3) / 4), items = chunks * (g.tile / kRows);
+  // Columns of the layer's own h, then of the layer below's.
+  const int chunks = columns / 4 * (layer ? 2 : 1), items = chunks * (g.tile / kRows);
+  const bool top = layer + 1 == g.layers;
   // One pass more than there are steps: the last only adds up the gradient of the initial h.
-  for (i64 pass = 0; pass <= a.steps; ++pass) {
+  const i64 ticks = a.steps + g.layers;
+  for (i64 tick = 0; tick < ticks; ++tick) {
+    const i64 pass = tick - (g.layers - 1 - layer);
     const i64 step = a.steps - 1 - pass, t = a.reverse ? pass : step;
+    const bool active = pass >= 0 && pass <= a.steps;
+    const i64 mine = first_block + layer * g.size + rank;
     const float* const in = kCluster
-                                ? received + (pass + 1) % 2 * parts
-                                : exchange + ((pass + 1) % 2 * blocks + first_block + rank) * parts;
-    for (int e = thread; e < own; e += threads) {
+                                ? received + (tick + 1) % 2 * sources * parts
+                                : exchange + ((tick + 1) % 2 * blocks + mine) * sources * parts;
+    for (int e = thread; active && e < own; e += threads) {
       const int r = e / g.units, u = e % g.units;
       const i64 row = first_row + r, unit = first_unit + u;
       if (row >= a.B || unit >= a.H) continue;
-      float& dh_of_call = static_cast<float*>(a.dh)[row * a.H + unit];
+      float& dh_of_row = dh_of_call[row * a.H + unit];
       float dh = 0.0f;
       if (pass) {
 #pragma unroll 8
         for (int b = 0; b < g.size; ++b) dh += in[static_cast<i64>(b) * own + e];
       } else {
-        dh = dh_of_call;
+        dh = dh_of_row;
       }
       if (pass == a.steps) {
-        dh_of_call = dh;
-        static_cast<float*>(a.dc)[row * a.H + unit] = dc[e];
+        dh_of_row = dh;
+        dc_of_call[row * a.H + unit] = dc[e];
         continue;
       }
       const i64 at = t * a.B + row, before = (a.reverse ? t + 1 : t - 1) * a.B + row;
-      if (a.dy) dh += static_cast<float>(static_cast<const T*>(a.dy)[at * a.H + unit]);
-      const T* gates = static_cast<const T*>(a.gates) + at * 4 * a.H + unit;
-      const T* cells = static_cast<const T*>(a.cells) + unit;
+      if (!top) {
+        float dy = 0.0f;
+#pragma unroll 8
+        for (int b = 0; b < g.size; ++b) dy += in[parts + static_cast<i64>(b) * own + e];
+        dh += dy;
+      } else if (a.dy) {
+        dh += static_cast<float>(static_cast<const T*>(a.dy)[at * a.H + unit]);
+      }
+      const T* gates = static_cast<const T*>(l.gates) + at * 4 * a.H + unit;
+      const T* cells = static_cast<const T*>(l.cells) + unit;
       const cell::Gates<float> active = {
           static_cast<float>(gates[0]), static_cast<float>(gates[a.H]),
           static_cast<float>(gates[2 * a.H]), static_cast<float>(gates[3 * a.H])};
-      const T* c_before =
-          step ? cells + before * a.H : static_cast<const T*>(a.first) + row * a.H + unit;
+      const T* c_before = step ? cells + before * a.H : first_cells + row * a.H + unit;
       const auto gradient = cell::backward(active, static_cast<float>(cells[at * a.H]),
                                            static_cast<float>(*c_before), dh, dc[e]);
       const T rounded[4] = {to_storage<T>(gradient.i), to_storage<T>(gradient.f),
                             to_storage<T>(gradient.g), to_storage<T>(gradient.o)};
-      T* out = static_cast<T*>(a.dgates) + at * 4 * a.H + unit;
+      T* out = static_cast<T*>(l.dgates) + at * 4 * a.H + unit;
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         out[q * a.H] = rounded[q];
         d[(q * g.units + u) * g.tile + r] = static_cast<float>(rounded[q]);
       }
     }
-    if (pass == a.steps) break;
+    if (tick + 1 == ticks) break;
     __syncthreads();
 
-    for (int base = 0; base < items; base += teams) {
+    for (int base = 0; active && pass < a.steps && base < items; base += teams) {
       if (base + (team & ~3) >= items) break;
       const int item = base + team < items ? base + team : items - 1;
       const int k = item % chunks * 4, first = item / chunks * kRows;
@@ -108,13 +131,16 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       }
       team_sum<kRows>(sum, lane);
       if (base + team >= items || (kRows == 1 && lane)) continue;
-      const int owner = k / g.units, r = first + (kRows == 1 ? 0 : lane);
-      const i64 place = static_cast<i64>(rank) * own + r * g.units + k % g.units;
+      const int below = k >= columns, unit = k - below * columns;
+      const int owner = (layer - below) * g.size + unit / g.units;
+      const int r = first + (kRows == 1 ? 0 : lane);
+      const i64 place = below * parts + static_cast<i64>(rank) * own + r * g.units + unit % g.units;
       const float values[4] = {sum[0][0], sum[1][0], sum[2][0], sum[3][0]};
       if (kCluster)
-        store<4>(in_block(received + pass % 2 * parts + place, owner), values);
+        store<4>(in_block(received + tick % 2 * sources * parts + place, owner), values);
       else
-        store<4>(exchange + (pass % 2 * blocks + first_block + owner) * parts + place, values);
+        store<4>(exchange + (tick % 2 * blocks + first_block + owner) * sources * parts + place,
+                 values);
     }
     group_sync<kCluster>();
   }

@@ -1,4 +1,4 @@
-// All steps of an LSTM layer forward in one launch.
+// All steps of one LSTM layer, or of several as a wavefront, forward in one launch.
 //
 //   [i f g o] = act(h W_hh^T + pre + bias);  c = f c + i g;  h = o tanh(c)
 //
@@ -7,7 +7,11 @@
 // after each step it hands their h to every block of the group, in a cluster by writing it into
 // their shared memory, in a grid through global memory, then all wait for each other. A team of
 // 8 lanes computes one unit's four gates for 8 rows (or one): the lanes split the sum, and each
-// ends with the gates of one row. Bound at few rows by reading the weights from shared memory
+// ends with the gates of one row.
+//
+// In a wavefront each layer has blocks of its own, a step behind those of the layer below, whose h
+// comes in as its own does: T + L - 1 exchanges in place of T L, and no products beforehand but
+// those of the first layer. Bound at few rows by reading the weights from shared memory
 // (128 bytes a cycle) and by the barrier; at many rows by reading h, 12 loads for 128 FMAs.
 #include <type_traits>
 
@@ -22,38 +26,48 @@ namespace {
 template <class T, int kRows, bool kCluster>
 __global__ void __launch_bounds__(kSequenceThreads, 1)
     sequence_forward_kernel(SequenceForward a, Group g) {
-  const int rank = blockIdx.x % g.size;
-  const i64 first_row = static_cast<i64>(blockIdx.x / g.size) * g.tile;
+  const int rank = blockIdx.x % g.size, layer = blockIdx.x / g.size % g.layers;
+  const i64 first_row = static_cast<i64>(blockIdx.x / (g.size * g.layers)) * g.tile;
+  const ForwardLayer& l = a.layer[layer];
   const i64 first_unit = static_cast<i64>(rank) * g.units;
   const int thread = threadIdx.y * 32 + threadIdx.x, threads = blockDim.y * 32;
-  const int columns = static_cast<int>((a.H + 3) / 4 * 4), state = g.tile * columns;
+  // A row of inputs: the layer's own h, then that of the layer below.
+  const int columns = static_cast<int>((a.H + 3) / 4 * 4);
+  const int width = columns * (g.layers > 1 ? 2 : 1), state = g.tile * width;
   T* const weights = reinterpret_cast<T*>(dynamic_shared());
   float* const h = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);
   float* const c = h + (kCluster ? 2 : 1) * state;
 
-  load_weights(static_cast<const T*>(a.weights), a.H, first_unit, g, weights);
+  T* const h_of_call = static_cast<T*>(a.h) + layer * a.B * a.H;
+  float* const c_of_call = static_cast<float*>(a.c) + layer * a.B * a.H;
+  load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
+  if (layer)
+    load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
   for (int e = thread; e < state; e += threads) {
-    const i64 row = first_row + e / columns, k = e % columns;
+    const i64 row = first_row + e / width, k = e % width;
     const bool inside = row < a.B && k < a.H;
-    h[e] = inside ? static_cast<float>(static_cast<const T*>(a.h)[row * a.H + k]) : 0.0f;
-    if (kCluster) h[state + e] = 0.0f;
+    const float initial = inside ? static_cast<float>(h_of_call[row * a.H + k]) : 0.0f;
+    // The layer's first step reads the half of its tick.
+    h[e] = kCluster && layer % 2 ? 0.0f : initial;
+    if (kCluster) h[state + e] = layer % 2 ? initial : 0.0f;
   }
   for (int e = thread; e < g.tile * g.units; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
-    c[e] = row < a.B && unit < a.H ? static_cast<const float*>(a.c)[row * a.H + unit] : 0.0f;
+    c[e] = row < a.B && unit < a.H ? c_of_call[row * a.H + unit] : 0.0f;
   }
   // Before this nobody may overwrite the initial h, nor write into a block that has not begun.
   group_sync<kCluster>();
 
   const int lane = threadIdx.x % kTeam, team = thread / kTeam, teams = threads / kTeam;
   const int items = g.units * (g.tile / kRows);
-  for (i64 step = 0; step < a.steps; ++step) {
-    const i64 t = a.reverse ? a.steps - 1 - step : step;
-    const bool last = step + 1 == a.steps;
-    const float* now = h + (kCluster && step % 2 ? state : 0);
-    float* next = h + (kCluster && step % 2 == 0 ? state : 0);
+  const i64 ticks = a.steps + g.layers - 1;
+  for (i64 tick = 0; tick < ticks; ++tick) {
+    const i64 step = tick - layer, t = a.reverse ? a.steps - 1 - step : step;
+    const bool active = step >= 0 && step < a.steps, last = step + 1 == a.steps;
+    const float* now = h + (kCluster && tick % 2 ? state : 0);
+    float* next = h + (kCluster && tick % 2 == 0 ? state : 0);
     // Whole warps stay together: the sum over lanes needs all of them.
-    for (int base = 0; base < items; base += teams) {
+    for (int base = 0; active && base < items; base += teams) {
       if (base + (team & ~3) >= items) break;
       const int item = base + team < items ? base + team : items - 1;
       const int u = item % g.units, first = item / g.units * kRows;
@@ -62,61 +76,58 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const bool owns = base + team < items && row < a.B && unit < a.H && (kRows > 1 || lane == 0);
       float pre[4] = {};
       if (owns) {
-        const float* from = static_cast<const float*>(a.pre) + (a.ids ? a.ids[at] : at) * 4 * a.H;
+        const float* from =
+            layer ? nullptr : static_cast<const float*>(a.pre) + (a.ids ? a.ids[at] : at) * 4 * a.H;
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          pre[q] = from[q * a.H + unit];
-          if (a.bias) pre[q] += static_cast<float>(static_cast<const T*>(a.bias)[q * a.H + unit]);
+          if (from) pre[q] = from[q * a.H + unit];
+          if (l.bias) pre[q] += static_cast<float>(static_cast<const T*>(l.bias)[q * a.H + unit]);
         }
       }
       float sum[4][kRows] = {};
-      for (int k = 4 * lane; k < columns; k += 4 * kTeam) {
-        float w[4][4];
-#pragma unroll
-        for (int q = 0; q < 4; ++q) load<4>(weights + (q * g.units + u) * g.stride + k, w[q]);
-#pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-          float x[4];
-          load<4>(now + (first + j) * columns + k, x);
-#pragma unroll
-          for (int q = 0; q < 4; ++q)
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum[q][j] += w[q][i] * x[i];
-        }
-      }
+      team_products<kRows>(weights + u * g.stride, g.units * g.stride, now + first * width, width,
+                           layer ? width : columns, lane, sum);
       team_sum<kRows>(sum, lane);
       if (!owns) continue;
       const auto gate = cell::activate(cell::Gates<float>{sum[0][0] + pre[0], sum[1][0] + pre[1],
                                                           sum[2][0] + pre[2], sum[3][0] + pre[3]});
       float& state_of_cell = c[r * g.units + u];
       const T out = to_storage<T>(cell::forward(gate, state_of_cell));
-      static_cast<T*>(a.hidden)[at * a.H + unit] = out;
-      if (a.gates) {
-        T* gates = static_cast<T*>(a.gates) + at * 4 * a.H + unit;
+      if (l.hidden) static_cast<T*>(l.hidden)[at * a.H + unit] = out;
+      if (l.gates) {
+        T* gates = static_cast<T*>(l.gates) + at * 4 * a.H + unit;
         gates[0] = to_storage<T>(gate.i);
         gates[a.H] = to_storage<T>(gate.f);
         gates[2 * a.H] = to_storage<T>(gate.g);
         gates[3 * a.H] = to_storage<T>(gate.o);
-        static_cast<T*>(a.cells)[at * a.H + unit] = to_storage<T>(state_of_cell);
+        static_cast<T*>(l.cells)[at * a.H + unit] = to_storage<T>(state_of_cell);
       }
       if (last) {
-        static_cast<T*>(a.h)[row * a.H + unit] = out;
-        static_cast<float*>(a.c)[row * a.H + unit] = state_of_cell;
-      } else if (kCluster) {
-        float* to = next + r * columns + unit;
-        for (int b = 0; b < g.size; ++b) *in_block(to, b) = static_cast<float>(out);
+        h_of_call[row * a.H + unit] = out;
+        c_of_call[row * a.H + unit] = state_of_cell;
+      }
+      if (kCluster) {
+        float* to = next + r * width + unit;
+        for (int b = 0; !last && b < g.size; ++b)
+          *in_block(to, layer * g.size + b) = static_cast<float>(out);
+        for (int b = 0; layer + 1 < g.layers && b < g.size; ++b)
+          *in_block(to + columns, (layer + 1) * g.size + b) = static_cast<float>(out);
       } else {
-        static_cast<float*>(a.exchange)[(step % 2 * a.B + row) * a.H + unit] =
+        static_cast<float*>(a.exchange)[((tick % 2 * g.layers + layer) * a.B + row) * a.H + unit] =
             static_cast<float>(out);
       }
     }
-    if (last) break;  // nothing was handed on
+    if (tick + 1 == ticks) break;  // nothing was handed on
     group_sync<kCluster>();
     if (!kCluster) {
-      const float* from = static_cast<const float*>(a.exchange) + step % 2 * a.B * a.H;
+      const float* from =
+          static_cast<const float*>(a.exchange) + (tick % 2 * g.layers + layer) * a.B * a.H;
       for (int e = thread; e < state; e += threads) {
-        const i64 row = first_row + e / columns, k = e % columns;
-        if (row < a.B && k < a.H) h[e] = from[row * a.H + k];
+        const int below = e % width >= columns;  // which was a step ahead
+        const i64 row = first_row + e / width, k = e % width - below * columns;
+        const i64 made = step + below;
+        if (row >= a.B || k >= a.H || made < 0 || made >= a.steps || below > layer) continue;
+        h[e] = from[(row - below * a.B) * a.H + k];
       }
       __syncthreads();
     }

@@ -23,8 +23,10 @@ SequencePlan per_step(const std::string& reason) {
   return plan;
 }
 
-SequencePlan layout(const SequenceShape& s, SequenceKernel kernel, int group, long long tile) {
+SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, int group,
+                    long long tile) {
   SequencePlan p = {};
+  p.layers = layers;
   p.kernel = kernel;
   p.rows = s.batch <= 2 ? 1 : 8;
   p.units = static_cast<int>(round_up(div_up(s.hidden, group), 4));
@@ -33,19 +35,20 @@ SequencePlan layout(const SequenceShape& s, SequenceKernel kernel, int group, lo
   p.groups = static_cast<int>(div_up(s.batch, p.tile));
   // Rows start 16 bytes apart modulo the 128 of the banks: lanes on neighbouring rows or on
   // neighbouring columns read without conflict.
-  p.stride = static_cast<int>(round_up(s.hidden, 128 / s.element) + 16 / s.element);
+  const int sources = layers > 1 ? 2 : 1;  // of a block's inputs: its own layer, the next one
   const bool cluster = kernel == SequenceKernel::kCluster;
   const long long columns = round_up(s.hidden, 4), own = static_cast<long long>(p.tile) * p.units;
-  const long long received = p.group * own;
+  p.stride = static_cast<int>(round_up(sources * columns, 128 / s.element) + 16 / s.element);
+  const long long received = sources * p.group * own;
   p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4;
   if (s.backward) {
     p.shared_memory += own * 16 + (cluster ? 2 * received * 4 : 0);
-    p.exchange = cluster ? 0 : 2 * p.groups * p.group * received;
+    p.exchange = cluster ? 0 : 2 * p.groups * p.group * layers * received;
   } else {
-    p.shared_memory += (cluster ? 2 : 1) * p.tile * columns * 4;
-    p.exchange = cluster ? 0 : 2 * s.batch * s.hidden;
+    p.shared_memory += (cluster ? 2 : 1) * sources * p.tile * columns * 4;
+    p.exchange = cluster ? 0 : 2 * layers * s.batch * s.hidden;
   }
-  const long long teams = (s.backward ? columns / 4 : p.units) * (p.tile / p.rows);
+  const long long teams = (s.backward ? sources * columns / 4 : p.units) * (p.tile / p.rows);
   p.threads = static_cast<int>(std::min<long long>(kMaxThreads, round_up(teams * kLanes, 32)));
   p.threads = std::max(p.threads, 128);
   return p;
@@ -59,10 +62,14 @@ std::string describe(const SequencePlan& p) {
   return std::string(cluster ? "cluster" : "grid") + ": " + std::to_string(p.groups) + " x " +
          std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
          " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
-         " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory";
+         " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory" +
+         (p.layers > 1 ? ", for each of " + std::to_string(p.layers) + " layers as a wavefront"
+                       : "");
 }
 
-SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
+namespace {
+
+SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& device) {
   if (s.element == 8) return per_step("float64 runs a GEMM and a cell a step");
   if (s.projected) return per_step("a projection (proj_size) runs a GEMM and a cell a step");
   if (s.packed) return per_step("packed batches run a GEMM and a cell a step");
@@ -70,25 +77,28 @@ SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
   if (s.batch > kMaxTile * device.multiprocessors)
     return per_step("a batch of " + std::to_string(s.batch) +
                     " rows keeps the device busy with a GEMM a step");
-  const long long matrix = 4 * s.hidden * s.hidden * s.element;
+  const long long matrix = (layers > 1 ? 8 : 4) * s.hidden * s.hidden * s.element;
 
-  for (int group = 1; group <= device.max_cluster && device.sm >= 90; group *= 2) {
+  // Clusters of a power of two: what every device offers.
+  const int most = layers & (layers - 1) ? 0 : device.max_cluster / layers;
+  for (int group = 1; group <= most && device.sm >= 90; group *= 2) {
     // Of the largest clusters that the device offers take what fits; of smaller ones only what
     // streams fast.
-    if (group * 2 <= device.max_cluster && matrix > group * kWeightsOfBlock) continue;
-    if (group > device.multiprocessors) break;
-    const long long tile = div_up(s.batch, device.multiprocessors / group);
-    const SequencePlan plan = layout(s, SequenceKernel::kCluster, group, tile);
+    if (group * 2 <= most && matrix > group * kWeightsOfBlock) continue;
+    if (group * layers > device.multiprocessors) break;
+    const long long tile = div_up(s.batch, device.multiprocessors / (group * layers));
+    const SequencePlan plan = layout(s, layers, SequenceKernel::kCluster, group, tile);
     if (plan.tile <= kMaxTile && plan.shared_memory <= device.shared_memory) return plan;
   }
 
   for (long long tile = std::min(s.batch, kMaxTile); tile > 0; tile = tile > 8 ? tile / 2 : 0) {
     const long long groups = div_up(s.batch, s.batch <= 2 ? tile : round_up(tile, 8));
-    const long long group = device.multiprocessors / groups;
+    const long long group = device.multiprocessors / (groups * layers);
     if (group < 1) break;
-    const SequencePlan plan = layout(s, SequenceKernel::kGrid, static_cast<int>(group), tile);
+    const SequencePlan plan =
+        layout(s, layers, SequenceKernel::kGrid, static_cast<int>(group), tile);
     // All blocks must be resident at once: one waits for every other.
-    if (plan.groups * plan.group <= device.multiprocessors &&
+    if (plan.groups * plan.group * layers <= device.multiprocessors &&
         plan.shared_memory <= device.shared_memory)
       return plan;
   }
@@ -96,6 +106,19 @@ SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
                   std::to_string(matrix >> 10) + " KiB) and the state of " +
                   std::to_string(s.batch) + " rows do not fit the shared memory of " +
                   std::to_string(device.multiprocessors) + " multiprocessors");
+}
+
+}  // namespace
+
+SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
+  const SequencePlan single = plan_layers(s, 1, device);
+  if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)
+    return single;
+  // All layers in little more than the time of one, unless that takes more rows a block.
+  const SequencePlan wave = plan_layers(s, static_cast<int>(s.layers), device);
+  const bool better =
+      wave.kernel != SequenceKernel::kPerStep && wave.tile <= std::max(single.tile, kLanes);
+  return better ? wave : single;
 }
 
 }  // namespace cuda

@@ -21,16 +21,20 @@ struct DeviceFacts {
 };
 
 struct SequenceShape {
-  long long hidden, batch;
+  long long hidden, batch, layers;
   int element;  // bytes of a stored value: 4, 2 or 8
   bool projected, packed, backward;
 };
 
-// A group of `group` blocks runs `tile` rows of the batch through all steps; each of its blocks
-// owns `units` hidden units and keeps their 4 units x H weights in shared memory.
+constexpr int kMaxLayers = 8;  // of one launch
+
+// A group of `group` blocks a layer runs `tile` rows of the batch through all steps; each of its
+// blocks owns `units` hidden units and keeps their 4 units x H weights in shared memory. With
+// several layers in one launch they run as a wavefront, each a step behind the one below it, and
+// the blocks keep the 4 units x H weights of their input as well.
 struct SequencePlan {
   SequenceKernel kernel;
-  int group, units, tile, groups, threads;
+  int layers, group, units, tile, groups, threads;
   int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
   int stride;               // elements between rows of weights in shared memory
   long long shared_memory;  // bytes a block

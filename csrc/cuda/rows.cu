@@ -1,20 +1,12 @@
-// Row operations around the recurrence: gradient of a folded embedding, cross-entropy, the
-// check of ids, small elementwise work. All sums run in an order fixed by the sizes: no atomics.
+// Row operations around the recurrence: gradient of a folded embedding, the check of ids, small
+// elementwise work. All sums run in an order fixed by the sizes: no atomics.
 #include <cstdio>
 
-#include "types.cuh"
+#include "reduce.cuh"
 
 namespace charlm {
 namespace cuda {
 namespace {
-
-constexpr unsigned kAll = 0xffffffffu;
-constexpr int kWarp = 32;
-
-__device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
-__device__ __forceinline__ float logarithm(float x) { return logf(x); }
-__device__ __forceinline__ double logarithm(double x) { return log(x); }
 
 // out[v, c] = sum over rows n with ids[n] == v of rows[n, c].
 //
@@ -35,7 +27,7 @@ __global__ void __launch_bounds__(kSumWarps* kWarp)
   C sum = 0;
   for (i64 base = static_cast<i64>(warp) * kWarp; base < n; base += kSumWarps * kWarp) {
     const bool match = base + lane < n && ids[base + lane] == segment;
-    for (unsigned mask = __ballot_sync(kAll, match); mask; mask &= mask - 1) {
+    for (unsigned mask = __ballot_sync(kAllLanes, match); mask; mask &= mask - 1) {
       const i64 row = base + __ffs(mask) - 1;
       if (column < columns) sum += static_cast<C>(rows[row * columns + column]);
     }
@@ -46,75 +38,6 @@ __global__ void __launch_bounds__(kSumWarps* kWarp)
 #pragma unroll
   for (int w = 1; w < kSumWarps; ++w) sum += partial[w][lane];
   out[segment * columns + column] = to_storage<T>(sum);
-}
-
-struct Max {
-  template <class C>
-  __device__ __forceinline__ C operator()(C a, C b) const {
-    return b > a || b != b ? b : a;  // NaN wins, as in torch
-  }
-};
-
-struct Sum {
-  template <class C>
-  __device__ __forceinline__ C operator()(C a, C b) const {
-    return a + b;
-  }
-};
-
-// Over the kWarps warps that share a row; every thread gets the result. `shared` holds kWarps
-// values and is free again after the next barrier.
-template <int kWarps, class Op, class C>
-__device__ __forceinline__ C reduce(C x, C* shared, const Op& op) {
-#pragma unroll
-  for (int step = kWarp / 2; step; step /= 2) x = op(x, __shfl_xor_sync(kAll, x, step));
-  if (kWarps == 1) return x;
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  x = shared[0];
-#pragma unroll
-  for (int w = 1; w < kWarps; ++w) x = op(x, shared[w]);
-  return x;
-}
-
-// Softmax cross-entropy of logit rows and its gradient, in place.
-//
-//   loss[r] = log(sum exp(z - max)) + max - z[target];  dz = softmax(z) - onehot(target)
-//
-// kWarps warps share a row: one for the vocabularies of characters, with kRows rows a block,
-// 8 for those of words. A row is read three times, after the first from L1; bound by memory.
-// The exponential is computed twice rather than stored, which in half precision would round it.
-template <class T, int kWarps, int kRows>
-__global__ void __launch_bounds__(kWarps * kRows * kWarp)
-    cross_entropy_kernel(T* logits, const i64* targets, Compute<T>* loss, i64 rows, i64 V,
-                         bool gradient) {
-  static_assert(kWarps == 1 || kRows == 1, "reduce() synchronises the block");
-  using C = Compute<T>;
-  constexpr int kStride = kWarps * kWarp;
-  __shared__ C shared[kWarps];
-  const i64 row = static_cast<i64>(blockIdx.x) * kRows + threadIdx.y;
-  if (row >= rows) return;  // whole warps, and with several warps a row never
-  T* z = logits + row * V;
-  C top = -INFINITY;
-  for (i64 k = threadIdx.x; k < V; k += kStride) top = Max()(top, static_cast<C>(z[k]));
-  top = reduce<kWarps>(top, shared, Max());
-  C sum = 0;
-  for (i64 k = threadIdx.x; k < V; k += kStride) sum += exponential(static_cast<C>(z[k]) - top);
-  sum = reduce<kWarps>(sum, shared, Sum());
-  const i64 target = targets[row];
-  if (threadIdx.x == 0) loss[row] = logarithm(sum) - (static_cast<C>(z[target]) - top);
-  if (!gradient) return;
-  // The loss read z[target]; nobody may overwrite it before.
-  if (kWarps == 1)
-    __syncwarp();
-  else
-    __syncthreads();
-  const C scale = C(1) / sum;
-  for (i64 k = threadIdx.x; k < V; k += kStride) {
-    const C p = exponential(static_cast<C>(z[k]) - top) * scale;
-    z[k] = to_storage<T>(k == target ? p - C(1) : p);
-  }
 }
 
 __global__ void check_ids_kernel(const i64* ids, i64 n, i64 limit, bool targets) {
@@ -147,22 +70,6 @@ int launch_segment_sum(DType dtype, const void* rows, const i64* ids, i64 n, i64
   });
 }
 
-int launch_cross_entropy(DType dtype, void* logits, const i64* targets, void* loss, i64 rows, i64 V,
-                         bool gradient, void* stream) {
-  if (!rows) return cudaSuccess;
-  return dispatch(dtype, [&](auto type) {
-    using T = typename decltype(type)::type;
-    T* z = static_cast<T*>(logits);
-    Compute<T>* out = static_cast<Compute<T>*>(loss);
-    constexpr int kRows = 4, kWarps = 8;
-    if (V <= 1024)
-      return launch(cross_entropy_kernel<T, 1, kRows>, blocks(rows, kRows), dim3(kWarp, kRows),
-                    stream, z, targets, out, rows, V, gradient);
-    return launch(cross_entropy_kernel<T, kWarps, 1>, blocks(rows, 1), kWarps * kWarp, stream, z,
-                  targets, out, rows, V, gradient);
-  });
-}
-
 int launch_check_ids(const i64* ids, i64 n, i64 limit, bool targets, void* stream) {
   if (!n) return cudaSuccess;
   return launch(check_ids_kernel, blocks(n, 256), 256, stream, ids, n, limit, targets);
@@ -180,6 +87,14 @@ int launch_add(DType dtype, const void* a, const void* b, void* out, i64 n, void
 int launch_copy(const void* from, void* to, i64 bytes, void* stream) {
   return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice,
                          static_cast<cudaStream_t>(stream));
+}
+
+int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows, void* stream) {
+  if (!rows || !bytes) return cudaSuccess;
+  const size_t width = static_cast<size_t>(bytes);
+  return cudaMemcpy2DAsync(to, static_cast<size_t>(pitch), from, width, width,
+                           static_cast<size_t>(rows), cudaMemcpyDeviceToDevice,
+                           static_cast<cudaStream_t>(stream));
 }
 
 const char* error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }

@@ -77,15 +77,32 @@ int dispatch(DType dtype, const F& f) {
   return cudaErrorInvalidValue;
 }
 
-// Starts a kernel; 0 or the error.
+// The dynamic shared memory of a block.
+#if defined(__CUDACC__)
+__device__ __forceinline__ char* dynamic_shared() {
+  extern __shared__ __align__(16) char memory[];
+  return memory;
+}
+#else
+inline char* dynamic_shared() { return cuda_on_host::dynamic_shared(); }
+#endif
+
+// Starts a kernel with `bytes` of dynamic shared memory; 0 or the error.
 template <class... Parameters, class... Arguments>
-int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream,
-           const Arguments&... arguments) {
+int launch_with(i64 bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream,
+                const Arguments&... arguments) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(bytes);
   config.stream = static_cast<cudaStream_t>(stream);
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
+int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream,
+           const Arguments&... arguments) {
+  return launch_with(0, kernel, grid, block, stream, arguments...);
 }
 
 inline i64 div_up(i64 a, i64 b) { return (a + b - 1) / b; }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +44,56 @@ def nvcc() -> str:
         if candidate and os.access(candidate, os.X_OK):
             return candidate
     pytest.skip("no nvcc: not in CUDA_HOME, on PATH or under /usr/local")
+
+
+def _wide_product(a, b, dtype, *, out):
+    return out.copy_(a.to(dtype) @ b.to(dtype))
+
+
+@pytest.fixture(scope="session")
+def cuda_on_host(cxx, run, tmp_path_factory):
+    """The CUDA kernels and drivers, built for the host as torch.ops.charlm_fast_on_host."""
+    folder = tmp_path_factory.mktemp("cuda_on_host")
+    torch_root = Path(torch.__file__).parent
+    shim = ROOT / "tests" / "csrc" / "cuda_on_host"
+    common = [cxx, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}/csrc"]
+    objects = []
+    kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+    kernels.remove(ROOT / "csrc" / "cuda" / "device.cu")  # the tests say what the device has
+    drivers = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
+    drivers.remove(ROOT / "csrc" / "cuda" / "binding.cpp")
+    for source in [*kernels, *drivers, shim / "binding.cpp"]:
+        objects.append(str(folder / f"{source.name}.o"))
+        if source in kernels:
+            flags = [
+                f"-I{shim}",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-Wno-unknown-pragmas",
+                "-U_FORTIFY_SOURCE",  # fibers jump between stacks
+                "-x",
+                "c++",
+            ]
+        else:
+            flags = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+            flags += [f"-I{torch_root}/include", f"-I{torch_root}/include/torch/csrc/api/include"]
+        run([*common, *flags, "-c", str(source), "-o", objects[-1]])
+    built = folder / "on_host.so"
+    run(
+        [cxx, "-shared", "-Wl,-Bsymbolic", *objects, f"-L{torch_root}/lib"]
+        + ["-ltorch_cpu", "-ltorch", "-lc10", f"-Wl,-rpath,{torch_root}/lib", "-o", str(built)]
+    )
+    torch.ops.load_library(str(built))
+    # torch has this one, a product with a wider result, on GPUs only.
+    wide = torch.library.Library("aten", "IMPL")
+    wide.impl("mm.dtype_out", _wide_product, "CPU")
+    yield
+    wide._destroy()
+
+
+@pytest.fixture
+def ops(cuda_on_host, monkeypatch):
+    """Native operations are those of the CUDA kernels on the host."""
+    monkeypatch.setattr(torch.ops, "charlm_fast_native", torch.ops.charlm_fast_on_host)
+    return torch.ops.charlm_fast_on_host

@@ -157,10 +157,42 @@ def test_kernel_of_the_plan(dtype, hidden, batch, reverse):
         assert torch.equal(a, b)
 
 
-def test_the_default_model_takes_one_launch_a_layer():
+def test_the_default_model_takes_one_launch_for_all_layers():
     for backward in (False, True):
-        plan = cuda.serving(DEVICE, torch.float32, 128, 1, backward=backward)
-        assert not plan.startswith("per step"), plan
+        plan = cuda.serving(DEVICE, torch.float32, 128, 1, backward=backward, layers=2)
+        assert plan.endswith("wavefront"), plan
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("batch", [1, 2, 37, 64])
+@pytest.mark.parametrize("layers", [2, 3, 4, 9])
+def test_wavefront(dtype, batch, layers):
+    """Layers in one launch or not, with a state given, over both halves of the exchange."""
+    hidden, steps = 128, 33
+    print(cuda.serving(DEVICE, dtype, hidden, batch, layers=layers))
+    module = _module(hidden, hidden, layers, dtype)
+    x = torch.randn(steps, batch, hidden).to(dtype)
+    h0, c0 = (torch.randn(layers, batch, hidden).to(dtype) for _ in range(2))
+    ours = [_leaf(v) for v in (x, h0, c0)]
+    names = _weights(module, layers)
+    weights = [_leaf(getattr(module, n), dtype) for n in names]
+    found = _run(*ours, weights)
+    theirs = [v.double().requires_grad_() for v in (x, h0, c0)]
+    y, (hn, cn) = module(theirs[0], tuple(theirs[1:]))
+    forward, backward = (2 * b for b in BOUNDS[dtype])
+    for name, a, b in zip(("y", "h_n", "c_n"), found, (y, hn, cn), strict=True):
+        _check(a, b.detach(), forward, name)
+    gradients = [torch.randn_like(v).to(dtype) for v in (y, hn, cn)]
+    leaves = [*ours, *weights]
+    ours_first = torch.autograd.grad(
+        found, leaves, [g.to(DEVICE) for g in gradients], retain_graph=True
+    )
+    wanted = [*theirs, *(getattr(module, n) for n in names)]
+    oracle = torch.autograd.grad((y, hn, cn), wanted, [g.double() for g in gradients])
+    for name, a, b in zip(["x", "h0", "c0", *names], ours_first, oracle, strict=True):
+        _check(a, b, backward, f"gradient of {name}")
+    again = torch.autograd.grad(found, leaves, [g.to(DEVICE) for g in gradients])
+    assert all(torch.equal(a, b) for a, b in zip(ours_first, again, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -6,9 +6,9 @@ import torch
 
 from charlm_fast import _extension
 
-from . import lstm
+from . import linear_cross_entropy, lstm
 from .generate import generate
-from .gradients import linear_cross_entropy, lstm_backward, lstm_loss, lstm_loss_backward
+from .gradients import lstm_backward, lstm_loss, lstm_loss_backward
 from .sample import few_rows, is_set, sample
 
 __all__ = [

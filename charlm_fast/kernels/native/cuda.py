@@ -1,4 +1,4 @@
-"""Backend ``cuda``: kernels in CUDA C++, one launch a layer where its recurrent weights fit.
+"""Backend ``cuda``: kernels in CUDA C++, one launch a sequence or text where weights fit.
 
 In bfloat16 and float16, sums, the running cell state and its gradient are float32. What is
 returned or kept for the backward pass, cells included, is rounded to the dtype of the input.
@@ -15,8 +15,20 @@ import torch
 from charlm_fast import _extension
 
 from . import linear_cross_entropy, lstm, lstm_backward
+from .generate import generate
+from .sample import sample
 
-__all__ = ["linear_cross_entropy", "lstm", "lstm_backward", "refuses", "serving", "unavailable"]
+__all__ = [
+    "generate",
+    "linear_cross_entropy",
+    "lstm",
+    "lstm_backward",
+    "refuses",
+    "sample",
+    "serving",
+    "serving_text",
+    "unavailable",
+]
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -66,20 +78,52 @@ def serving(
     has_proj: bool = False,
     packed: bool = False,
     backward: bool = False,
+    layers: int = 1,
 ) -> str:
-    """One line that says which kernel runs the steps of a layer of such sizes.
+    """One line that says which kernel runs the steps of layers of such sizes.
 
-    It starts with ``cluster`` or ``grid``, each one launch for all steps, or with ``per step``
-    and the reason why the weights do not stay on the chip.
+    It starts with ``cluster`` or ``grid``, each one launch for all steps, and ends with
+    ``wavefront`` where that launch takes all layers; or it starts with ``per step`` and the reason
+    why the weights do not stay on the chip.
 
     Raises:
         RuntimeError: the backend cannot run here.
     """
+    like = _like(device, dtype)
+    plan: str = torch.ops.charlm_fast_native.lstm_plan(
+        like, hidden, batch, has_proj, packed, backward, layers
+    )
+    return plan
+
+
+def serving_text(
+    device: torch.device,
+    dtype: torch.dtype,
+    hidden: int,
+    layers: int,
+    vocabulary: int,
+    batch: int,
+    steps: int,
+    *,
+    inputs: int = 0,
+    top_p: bool = False,
+) -> str:
+    """One line that says how blocks share the generation of texts by a model of such sizes.
+
+    It starts with ``block``, ``cluster`` or ``grid``: who waits for whom after each layer. The
+    embedding has ``inputs`` columns, by default as many as there are hidden units.
+
+    Raises:
+        RuntimeError: the backend cannot run here.
+    """
+    plan: str = torch.ops.charlm_fast_native.generate_plan(
+        _like(device, dtype), hidden, inputs or hidden, layers, vocabulary, batch, steps, top_p
+    )
+    return plan
+
+
+def _like(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     reason = unavailable() or refuses(device, dtype, "lstm")
     if reason is not None:
         raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
-    like = torch.empty(0, device=device, dtype=dtype)
-    plan: str = torch.ops.charlm_fast_native.lstm_plan(
-        like, hidden, batch, has_proj, packed, backward
-    )
-    return plan
+    return torch.empty(0, device=device, dtype=dtype)

@@ -79,14 +79,6 @@ def lstm_backward(
     return dx.view(x.shape), dh0, dc0, dweights
 
 
-def linear_cross_entropy(
-    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.ops.charlm_fast_native.linear_cross_entropy(
-        x.contiguous(), weight.contiguous(), _optional(bias), targets.contiguous(), save
-    )
-
-
 def lstm_loss(
     embedding: Tensor,
     weights: list[Tensor],

@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/lstm.h"
+#include "cuda/sample.h"
 #include "cuda/sequence.h"
 
 namespace {
@@ -43,11 +44,24 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward) "
-      "-> str");
+      "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
+      "int layers=1) -> str");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
+  m.def(
+      "sample(Tensor logits, Tensor temperature, int top_k, float top_p, float floor, int seed, "
+      "int offset) -> (Tensor, Tensor)");
+  m.def(
+      "generate(Tensor embedding, Tensor[] weights, bool has_bias, Tensor head, "
+      "Tensor? head_bias, Tensor h0, Tensor c0, Tensor prompts, Tensor lengths, int length, "
+      "Tensor temperature, int top_k, float top_p, float floor, int seed, int offset) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
+      "int steps, bool top_p) -> str");
   m.def("set_device(int sm, int multiprocessors, int shared_memory, int max_cluster) -> ()");
-  m.def("cross_entropy_(Tensor(a!) logits, Tensor targets, bool gradient) -> Tensor");
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
@@ -55,7 +69,10 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
-  m.impl("cross_entropy_", TORCH_BOX(&charlm::cuda::cross_entropy_));
+  m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
+  m.impl("generate", TORCH_BOX(&charlm::cuda::generate));
+  m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
+  m.impl("linear_cross_entropy", TORCH_BOX(&charlm::cuda::linear_cross_entropy));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CompositeExplicitAutograd, m) {

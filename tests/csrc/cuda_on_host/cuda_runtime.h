@@ -7,6 +7,7 @@
 #pragma once
 
 #include <math.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@
 using cudaError_t = int;
 using cudaStream_t = void*;
 constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9,
-              cudaErrorLaunchFailure = 719;
+              cudaErrorLaunchFailure = 719, cudaErrorCooperativeLaunchTooLarge = 720;
 enum cudaMemcpyKind { cudaMemcpyDeviceToDevice };
 
 struct dim3 {
@@ -64,31 +65,59 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
 
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+// More blocks than this are not resident at once.
+inline int multiprocessors_on_host = 1 << 20;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = multiprocessors_on_host;
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int, size_t) {
+  *blocks = 1;
+  return cudaSuccess;
+}
+
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace cuda_on_host {
 
 enum class State { kRun, kWarp, kBlock, kTogether, kDone };
 
+// Entered through its context, resumed by longjmp: unlike swapcontext that asks no kernel.
 struct Fiber {
   ucontext_t context;
+  jmp_buf place;
   std::unique_ptr<char[]> stack;
   State state;
+  bool entered;
+  unsigned turn;  // of the two halves of `lanes`
   dim3 thread, block;
 };
 
 struct Machine {
   std::vector<Fiber> fibers;
-  std::vector<double> lanes;              // what each thread handed to a collective
+  std::vector<double> lanes[2];           // what each thread handed to a collective, in turn
   std::vector<std::vector<char>> shared;  // of each block that runs
   size_t current, threads;                // threads of one block
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   std::function<void()> body;
   bool trapped;
 
   void park(State state) {
     fibers[current].state = state;
-    swapcontext(&fibers[current].context, &scheduler);
+    if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
+  }
+
+  void resume(Fiber& f) {
+    if (_setjmp(scheduler)) return;
+    if (f.entered) _longjmp(f.place, 1);
+    f.entered = true;
+    setcontext(&f.context);
   }
 
   // Frees the fibers [first, last) if all that still run wait in `state`.
@@ -106,12 +135,14 @@ struct Machine {
       fibers.emplace_back();
       fibers.back().stack.reset(new char[kStack]);
     }
-    lanes.resize(fibers.size());
+    for (auto& half : lanes) half.resize(fibers.size());
     // All ones is NaN: what nobody wrote shows.
     shared.assign(blocks, std::vector<char>(bytes, static_cast<char>(0xff)));
     for (size_t k = 0; k < all; ++k) {
       Fiber& f = fibers[k];
       f.state = State::kRun;
+      f.entered = false;
+      f.turn = 0;
       const unsigned x = static_cast<unsigned>(k % threads);
       f.thread = dim3(x % blockDim.x, x / blockDim.x % blockDim.y, x / blockDim.x / blockDim.y);
       f.block = first;
@@ -129,7 +160,7 @@ struct Machine {
           moved = true;
           threadIdx = fibers[current].thread;
           blockIdx = fibers[current].block;
-          swapcontext(&scheduler, &fibers[current].context);
+          resume(fibers[current]);
         }
         alive |= fibers[current].state != State::kDone;
       }
@@ -187,11 +218,11 @@ inline bool launch(const cudaLaunchConfig_t& config, std::function<void()> body)
 template <class Read>
 auto exchange(double value, const Read& read) {
   Machine& m = machine;
-  m.lanes[m.current] = value;
+  // Who comes back first hands in the next value in the other half.
+  std::vector<double>& lanes = m.lanes[m.fibers[m.current].turn++ % 2];
+  lanes[m.current] = value;
   m.park(State::kWarp);
-  const auto result = read(&m.lanes[m.current / 32 * 32], static_cast<int>(m.current % 32));
-  m.park(State::kWarp);
-  return result;
+  return read(&lanes[m.current / 32 * 32], static_cast<int>(m.current % 32));
 }
 
 }  // namespace cuda_on_host
@@ -205,6 +236,19 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
       value, [&](const double* lanes, int lane) { return static_cast<T>(lanes[lane ^ mask]); });
 }
 
+template <class T>
+T __shfl_up_sync(unsigned, T value, int step) {
+  return cuda_on_host::exchange(value, [&](const double* lanes, int lane) {
+    return static_cast<T>(lanes[lane < step ? lane : lane - step]);
+  });
+}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return cuda_on_host::exchange(
+      value, [&](const double* lanes, int) { return static_cast<T>(lanes[from]); });
+}
+
 inline unsigned __ballot_sync(unsigned, bool bit) {
   return cuda_on_host::exchange(bit, [](const double* lanes, int) {
     unsigned mask = 0;
@@ -214,6 +258,18 @@ inline unsigned __ballot_sync(unsigned, bool bit) {
 }
 
 inline int __ffs(unsigned x) { return __builtin_ffs(static_cast<int>(x)); }
+inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
+
+inline unsigned __float_as_uint(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline long long __double_as_longlong(double x) {
+  long long bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 inline void __trap() {
   cuda_on_host::machine.trapped = true;
   cuda_on_host::machine.park(cuda_on_host::State::kDone);
@@ -234,6 +290,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
   memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t pitch,
+                                     size_t width, size_t rows, cudaMemcpyKind, cudaStream_t) {
+  for (size_t r = 0; r < rows; ++r)
+    memcpy(static_cast<char*>(to) + r * to_pitch, static_cast<const char*>(from) + r * pitch,
+           width);
   return cudaSuccess;
 }
 
