@@ -69,7 +69,11 @@ def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
         _close(a, b, dtype, name)
     for a, b in zip(native.lstm(*args, False), found, strict=False):
-        assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
+        # A projection reads rows from elsewhere, and BLAS may sum otherwise at another alignment.
+        if has_proj and a.numel():
+            _close(a, b.double(), dtype, "without saving")
+        else:
+            assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
 
     y, hn, cn, reserve = found
     dy = torch.randn_like(y)
