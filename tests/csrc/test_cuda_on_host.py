@@ -31,12 +31,6 @@ def _close(found, expected, dtype, name, slack=1):
     assert error <= allowed, (name, error, allowed)
 
 
-def _same_without_saving(without, found, dtype):
-    """To rounding: torch's products on a busy CPU may split their sums another way each time."""
-    for a, b, name in zip(without, found, ("y", "h_n", "c_n"), strict=False):
-        _close(a, b.double(), dtype, f"{name} without saving for backward")
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sizes", [(3, 2, 5, 3, 4), (33, 7, 4, 2, 9), (128, 1, 6, 2, 40)], ids=str)
 @pytest.mark.parametrize("has_proj, reverse", BOTH)
@@ -74,7 +68,12 @@ def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
         _close(a, b, dtype, name)
-    _same_without_saving(native.lstm(*args, False), found, dtype)
+    for a, b in zip(native.lstm(*args, False), found, strict=False):
+        # A projection reads rows from elsewhere, and BLAS may sum otherwise at another alignment.
+        if has_proj and a.numel():
+            _close(a, b.double(), dtype, "without saving")
+        else:
+            assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
 
     y, hn, cn, reserve = found
     dy = torch.randn_like(y)
@@ -137,7 +136,8 @@ def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
         _close(a, b, dtype, name)
-    _same_without_saving(native.lstm(*args, False), found, dtype)
+    for a, b in zip(native.lstm(*args, False), found, strict=False):
+        assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
 
     y, hn, cn, reserve = found
     dy = torch.randn_like(y)
