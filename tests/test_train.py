@@ -163,6 +163,14 @@ def test_test_text_of_the_environment(tmp_path, monkeypatch, capsys):
     assert "(CHARLM_FAST_TEST_DATA)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("served", [True, False])
+def test_bfloat16_on_a_cpu(served, monkeypatch, capsys):
+    monkeypatch.setattr(module, "lstm_keeps_bfloat16", lambda: served)
+    train(small(precision="bfloat16"))
+    said = "this CPU has no AVX512_BF16 and computes bfloat16 in float32"
+    assert (said in capsys.readouterr().out) is not served
+
+
 def test_no_run_is_lost(tmp_path):
     train(small())
     before = (tmp_path / "runs/one/config.json").read_bytes()

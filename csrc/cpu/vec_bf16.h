@@ -22,17 +22,15 @@ CHARLM_INLINE void store(bf16* p, Vec<float> v) {
   *reinterpret_cast<Halves*>(p) = (Halves)_mm512_cvtneps_pbh((__m512)v);
 }
 
-// A word is a pair of values along K.
+// A word is a pair of values along K, at any even address.
+typedef float Words __attribute__((vector_size(CHARLM_VECTOR_BYTES), aligned(2), may_alias));
+
 template <>
 constexpr int kDepth<bf16> = 2;
 
-CHARLM_INLINE Vec<float> load_words(const bf16* p) {
-  return *reinterpret_cast<const Lanes<float>::Loose*>(p);
-}
+CHARLM_INLINE Vec<float> load_words(const bf16* p) { return *reinterpret_cast<const Words*>(p); }
 
-CHARLM_INLINE void store_words(bf16* p, Vec<float> v) {
-  *reinterpret_cast<Lanes<float>::Loose*>(p) = v;
-}
+CHARLM_INLINE void store_words(bf16* p, Vec<float> v) { *reinterpret_cast<Words*>(p) = v; }
 
 CHARLM_INLINE Vec<float> splat_word(const bf16* p) {
   float pair;
