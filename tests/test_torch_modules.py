@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 from torch.testing._internal.common_utils import freeze_rng_state, gradcheck, gradgradcheck
+from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 import charlm_fast
@@ -23,6 +24,8 @@ import charlm_fast
 from .oracle import SEED
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+_device_constructors()  # torch keeps the first answer; in a test, conftest.py's torch.empty is in it
 
 OURS = {nn.LSTM: charlm_fast.LSTM, nn.LSTMCell: charlm_fast.LSTMCell}
 INFOS = []
@@ -54,7 +57,9 @@ def samples(info: Any, dtype: torch.dtype, training: bool = True, grad: bool = F
     return found
 
 
-def build(info: Any, sample: Any, dtype: torch.dtype, training: bool = True, cls: Any = None) -> Any:
+def build(
+    info: Any, sample: Any, dtype: torch.dtype, training: bool = True, cls: Any = None
+) -> Any:
     given = sample.constructor_input
     return (cls or info.module_cls)(*given.args, **given.kwargs).to(dtype).train(training)
 
@@ -161,13 +166,13 @@ def test_gradients(info: Any, check: Any, training: bool) -> None:
         module = build(info, sample, torch.float64, training)
         params = tuple(module.parameters())
 
-        def run(*flat: Tensor, module: Any = module, spec: Any = None) -> list[Tensor]:
-            given = tree_unflatten(flat, tree_flatten((args, params))[1])
-            with freeze_rng_state():
-                return tree_leaves(module(*given[0]))
-
         args = sample.forward_input.args
-        flat = tree_leaves((args, params))
+        flat, spec = tree_flatten((args, params))
+
+        def run(*flat: Tensor, module: Any = module, spec: Any = spec) -> list[Tensor]:
+            with freeze_rng_state():
+                return tree_leaves(module(*tree_unflatten(flat, spec)[0]))
+
         assert check(run, flat, nondet_tol=0.0)
         if number % 4:  # the rest of a minute's work is in tests/ops
             continue
