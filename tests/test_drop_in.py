@@ -20,6 +20,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import charlm_fast
+from charlm_fast.ops.dispatch import BackendError
 
 from .oracle import SEED, assert_close
 from .test_nn import assert_same, flat, pair
@@ -187,7 +188,7 @@ def test_vmap_of_packed_and_dropout() -> None:
     assert not torch.equal(y[0], y[1])
     with (
         charlm_fast.use_backend("cpu"),
-        pytest.raises(charlm_fast.ops.BackendError, match="transforms"),
+        pytest.raises(BackendError, match="transforms"),
     ):
         torch.vmap(lambda v: mine(v)[0])(x)
 
@@ -397,6 +398,7 @@ def test_states_of_every_wrong_shape() -> None:
 def test_cell_states_of_every_wrong_shape() -> None:
     """As above; a batched state for unbatched input, which torch may spread over it, is refused."""
     theirs, mine = nn.LSTMCell(2, 4), charlm_fast.LSTMCell(2, 4)
+    mine.load_state_dict(theirs.state_dict())
     sizes = ((3, 4), (4,), (3,), (3, 3), (2, 4), (1, 4), (3, 1, 4), (4, 4))
     for x, h, c in product(((3, 2), (2,), (3, 3), (4,)), sizes, sizes):
         args = torch.randn(*x), (torch.randn(*h), torch.randn(*c))
