@@ -88,8 +88,8 @@ class LSTM(nn.RNNBase):
         if input.dim() not in (2, 3):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
-        if hx is not None and any(state.dim() != input.dim() for state in hx):
-            got = ", ".join(f"{state.dim()}-D" for state in hx)
+        if hx is not None and (hx[0].dim() != input.dim() or hx[1].dim() != input.dim()):
+            got = f"{hx[0].dim()}-D, {hx[1].dim()}-D"
             kind, dims = ("batched 3-D", "3-D") if batched else ("unbatched 2-D", "2-D")
             raise RuntimeError(
                 f"For {kind} input, hx and cx should also be {dims} but got ({got}) tensors"

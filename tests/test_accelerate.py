@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.testing._internal.common_pruning import LSTMLayerNormLinearModel, LSTMLinearModel
 
 import charlm_fast
@@ -275,7 +275,7 @@ def test_older_reparametrizations() -> None:
     """By hooks, as nn.utils.weight_norm and pruning have them."""
     lstm = nn.LSTM(5, 7, dtype=torch.float64)
     nn.utils.weight_norm(lstm, "weight_hh_l0")
-    nn.utils.prune.random_unstructured(lstm, "weight_ih_l0", 0.5)
+    prune.random_unstructured(lstm, "weight_ih_l0", 0.5)
     x = torch.randn(4, 3, 5, dtype=torch.float64)
     right = lstm(x)[0]
     charlm_fast.accelerate(lstm)
