@@ -12,7 +12,7 @@ namespace {
 constexpr int kRows = 4, kBlockWarps = 16;
 
 template <class T>
-__global__ void __launch_bounds__(kBlockWarps* kWarp) sample_kernel(SampleRows a) {
+__global__ void __launch_bounds__(kBlockWarps* kWarp, 1) sample_kernel(SampleRows a) {
   const bool together = blockDim.y == 1;
   const i64 r = static_cast<i64>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (r >= a.rows) return;  // whole warps, and whole blocks where one draws together
