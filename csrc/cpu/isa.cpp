@@ -14,6 +14,8 @@ namespace charlm {
 #if defined(__x86_64__)
 CHARLM_DECLARE(avx512)
 CHARLM_DECLARE(avx2)
+#endif
+#if defined(CHARLM_HAS_AVX512_BF16)
 namespace avx512_bf16 {
 extern const SequenceKernels<bf16> bf16_kernels;
 }
@@ -37,12 +39,16 @@ const std::vector<Isa>& all_isas() {
   static const bool has_avx512 =
       has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+#if defined(CHARLM_HAS_AVX512_BF16)
   static const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   static const std::vector<Isa> isas = {
-#if defined(__x86_64__)
+#if defined(CHARLM_HAS_AVX512_BF16)
       {"avx512_bf16", has_bf16, &avx512::float_kernels, &avx512::double_kernels,
        &avx512_bf16::bf16_kernels},
+#endif
+#if defined(__x86_64__)
       {"avx512", has_avx512, &avx512::float_kernels, &avx512::double_kernels},
       {"avx2", has_avx2, &avx2::float_kernels, &avx2::double_kernels},
 #endif

@@ -1,6 +1,8 @@
 // Kernels in bfloat16 for x86-64 with AVX512_BF16; nothing here runs before the CPU has been asked.
 // float32 and float64 are those of isa_avx512.cpp.
-#if defined(__x86_64__)
+#include "storage.h"
+
+#if defined(CHARLM_HAS_AVX512_BF16)
 #include <immintrin.h>
 
 #include "scalar.h"

@@ -1,6 +1,13 @@
 // Types that tensors hold, and what the kernels compute with them in.
 #pragma once
 
+// Compilers that know the instructions; older ones build the rest.
+#if defined(__x86_64__) && defined(__has_include)
+#if __has_include(<avx512bf16intrin.h>)
+#define CHARLM_HAS_AVX512_BF16
+#endif
+#endif
+
 namespace charlm {
 
 // The upper half of a float.
