@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ SETTINGS = {
 }
 
 
+@contextmanager
+def one_thread():
+    """As many as the children have: the same bits are promised for the same number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
     (tmp_path / "text").write_text(TEXT)
@@ -56,6 +66,8 @@ def surroundings(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(Path(charlm_fast.__file__).parent.parent))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
+    with one_thread():
+        yield
 
 
 def command(*arguments, **settings):
@@ -93,7 +105,7 @@ def contents(folder):
 def run_of_old(tmp_path_factory):
     """A finished run, made once."""
     folder = tmp_path_factory.mktemp("old")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         (folder / "text").write_text(TEXT)
         patch.setenv("CHARLM_FAST_DATA", str(folder / "text"))
         patch.chdir(folder)

@@ -25,6 +25,8 @@ from .oracle import SEED
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+# The import above closes torch's global switches to the tests of the whole process.
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
 _device_constructors()  # torch keeps the first answer; in a test, conftest.py's torch.empty is in it
 
 OURS = {nn.LSTM: charlm_fast.LSTM, nn.LSTMCell: charlm_fast.LSTMCell}

@@ -63,7 +63,10 @@ def check(leaves: list[Tensor], targets: Tensor, reduction: str, device: str) ->
         if leaves[1].shape[0] == 1:
             assert a.abs().max() < 1e-5 and b.abs().max() < 1e-5
         else:
-            assert_close(a.cpu(), b, 1e-12 if strict else 1e-5, f"gradient of {name}")
+            # x's gradient is a sum over V, whose rounding errors grow as its root.
+            terms = leaves[1].shape[0] if name == "x" else 1
+            limit = 1e-12 if strict else max(1e-5, 4 * 2**-23 * terms**0.5)
+            assert_close(a.cpu(), b, limit, f"gradient of {name}")
     with torch.no_grad():
         assert torch.allclose(call(mine, targets.to(device), reduction), loss, rtol=1e-6)
 
