@@ -106,7 +106,6 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::lstm_forward));
-  m.impl("lstm_backward", TORCH_BOX(&charlm::lstm_backward));
   m.impl("lstm_gradients", TORCH_BOX(&charlm::lstm_gradients));
   m.impl("linear_cross_entropy", TORCH_BOX(&charlm::linear_cross_entropy));
   m.impl("lstm_loss", TORCH_BOX(&charlm::lstm_loss));

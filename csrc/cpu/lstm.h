@@ -23,22 +23,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
                                                         bool has_proj, bool reverse, bool save);
 
 // The recurrent part of the gradient. Returns dgates (L, N, 4H), dx (N, I; empty unless
-// need_input), dh0, dc0 and, with a projection, the gradient that reached it (L, N, R).
+// need_input), dh0, dc0 and, with a projection, the gradient that reached it (L, N, R). overwrite:
+// dgates take the place of the gates in the reserve, which is so used up; at the end of a graph
+// that saves a fifth to a third of a training step's memory.
 using RecurrentGradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 RecurrentGradients lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,
                                  std::optional<Tensor> dcn, int64_t input,
                                  std::optional<Tensor> batch_sizes, Tensor c0,
                                  std::vector<Tensor> weights, bool has_bias, bool has_proj,
-                                 bool reverse, Tensor reserve, int64_t steps, bool need_input);
-
-// The same where dgates may take the place of the gates in the reserve, which is so used up: at the
-// end of a graph, a fifth of a training step's memory.
-RecurrentGradients lstm_recurrent_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn,
-                                            std::optional<Tensor> dcn, int64_t input,
-                                            std::optional<Tensor> batch_sizes, Tensor c0,
-                                            std::vector<Tensor> weights, bool has_bias,
-                                            bool has_proj, bool reverse, Tensor reserve,
-                                            int64_t steps, bool need_input, bool overwrite);
+                                 bool reverse, Tensor reserve, int64_t steps, bool need_input,
+                                 bool overwrite);
 
 // The whole gradient: dx, dh0, dc0 and by layer those of the weights (empty where not needed).
 // x are the input rows, or with ids the embedding that layer 0 was folded into, whose gradient dx

@@ -132,25 +132,16 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
 
 }  // namespace
 
-RecurrentGradients lstm_recurrent_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn,
-                                            std::optional<Tensor> dcn, int64_t input,
-                                            std::optional<Tensor> batch_sizes, Tensor c0,
-                                            std::vector<Tensor> weights, bool has_bias,
-                                            bool has_proj, bool reverse, Tensor reserve,
-                                            int64_t steps, bool need_input, bool overwrite) {
-  return with_type_of(c0, [&](auto zero) {
-    return backward<decltype(zero)>(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias,
-                                    has_proj, reverse, reserve, steps, need_input, overwrite);
-  });
-}
-
 RecurrentGradients lstm_backward(std::optional<Tensor> dy, std::optional<Tensor> dhn,
                                  std::optional<Tensor> dcn, int64_t input,
                                  std::optional<Tensor> batch_sizes, Tensor c0,
                                  std::vector<Tensor> weights, bool has_bias, bool has_proj,
-                                 bool reverse, Tensor reserve, int64_t steps, bool need_input) {
-  return lstm_recurrent_gradients(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj,
-                                  reverse, reserve, steps, need_input, false);
+                                 bool reverse, Tensor reserve, int64_t steps, bool need_input,
+                                 bool overwrite) {
+  return with_type_of(c0, [&](auto zero) {
+    return backward<decltype(zero)>(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias,
+                                    has_proj, reverse, reserve, steps, need_input, overwrite);
+  });
 }
 
 }  // namespace charlm

@@ -63,7 +63,7 @@ std::vector<Tensor> weight_gradients(const Steps& s) {
   return found;
 }
 
-// bfloat16, whose outer products oneDNN has faster than we do.
+// bfloat16, whose outer products go to oneDNN.
 template <>
 std::vector<Tensor> weight_gradients<bf16>(const Steps& s) {
   const int64_t G = 4 * s.H, N = s.N, B = s.B, R = s.R;
@@ -113,9 +113,9 @@ LstmGradients lstm_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn
   const int64_t L = h0.size(0), H = c0.size(2), G = 4 * H;
   const int64_t I = x.size(-1), V = ids ? x.size(0) : 0;
   const Tensor& rows = ids ? *ids : x;
-  auto [dgates, dx, dh0, dc0, dprojected] = lstm_recurrent_gradients(
-      dy, dhn, dcn, I, batch_sizes, c0, weights, has_bias, has_proj, reverse, reserve,
-      (batch_sizes ? *batch_sizes : rows).size(0), need_input && !ids, overwrite);
+  auto [dgates, dx, dh0, dc0, dprojected] =
+      lstm_backward(dy, dhn, dcn, I, batch_sizes, c0, weights, has_bias, has_proj, reverse, reserve,
+                    (batch_sizes ? *batch_sizes : rows).size(0), need_input && !ids, overwrite);
   const int64_t N = dgates.size(1);
   Tensor by_id = ids && (need_input || need_weights)
                      ? segment_sum(Matrix(dgates, N, G).view(), *ids, V)

@@ -36,9 +36,8 @@ __attribute__((noinline)) void outer_tile(const T* a, i64 a_stride, const T* pan
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVectors; ++v) {
-      const i64 left = width - v * L;
-      if (left <= 0) continue;
-      const int n = left < L ? static_cast<int>(left) : L;
+      const int n = static_cast<int>(width - v * L);  // L or more: a whole vector
+      if (n <= 0) continue;
       T* to = out + r * out_stride + v * L;
       Vec<T> sum = acc.sum[r][v];
       if (add) sum += load_n(to, n);
@@ -80,9 +79,7 @@ void outer_products(const OuterProducts<T>& o, i64 begin, i64 end, T* panel) {
         const T* from = n + (row < o.split ? o.b + row * o.N : o.b_rest + (row - o.split) * o.N);
         for (i64 v = 0; v < W; v += kLanes<T>)
           store(panel + k * W + v,
-                v < width ? load_n(from + v,
-                                   width - v < kLanes<T> ? static_cast<int>(width - v) : kLanes<T>)
-                          : Vec<T>{});
+                v < width ? load_n(from + v, static_cast<int>(width - v)) : Vec<T>{});
       }
       for_row_tiles(columns, [&](auto count, i64 m) __attribute__((always_inline)) {
         constexpr int MR = decltype(count)::value;

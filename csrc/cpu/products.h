@@ -1,5 +1,4 @@
-// Matrix products by torch's BLAS, past its dispatcher: at batch 1 a training step takes 4 ms and
-// holds a dozen of them.
+// Matrix products by torch's BLAS, past its dispatcher: at batch 1 they are small.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>

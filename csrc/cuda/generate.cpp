@@ -13,8 +13,20 @@ namespace {
 // The table costs V input products, and each character saves one.
 bool folds(int64_t V, int64_t B, int64_t steps) { return V <= B * (steps + 1); }
 
-TextPlan plan_for(const Tensor& like, TextShape shape) {
+TextShape shape_of(const Tensor& like, int64_t hidden, int64_t inputs, int64_t layers,
+                   int64_t vocabulary, int64_t batch, int64_t steps, bool top_p) {
+  TextShape shape = {};
+  shape.hidden = hidden;
+  shape.layers = layers;
+  shape.vocabulary = vocabulary;
+  shape.batch = batch;
+  shape.inputs = folds(vocabulary, batch, steps) ? 0 : inputs;
+  shape.weights_of_draw = top_p;
   shape.element = static_cast<int>(like.element_size());
+  return shape;
+}
+
+TextPlan plan_for(const TextShape& shape) {
   DeviceFacts device = {};
   check(device_facts(&device), "plan");
   return plan_text(shape, device);
@@ -48,14 +60,8 @@ Tensor lay_out(const std::vector<LayerWeights>& layers, const Tensor& head, cons
 std::string generate_plan(Tensor like, int64_t hidden, int64_t inputs, int64_t layers,
                           int64_t vocabulary, int64_t batch, int64_t steps, bool top_p) {
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  TextShape shape = {};
-  shape.hidden = hidden;
-  shape.layers = layers;
-  shape.vocabulary = vocabulary;
-  shape.batch = batch;
-  shape.inputs = folds(vocabulary, batch, steps) ? 0 : inputs;
-  shape.weights_of_draw = top_p;
-  return describe(plan_for(like, shape), layers);
+  return describe(plan_for(shape_of(like, hidden, inputs, layers, vocabulary, batch, steps, top_p)),
+                  layers);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> generate(Tensor embedding, std::vector<Tensor> weights,
@@ -85,14 +91,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> generate(Tensor embedding, std::vecto
   if (B == 0 || steps == 0)
     return {ids, logprobs, torch::stable::clone(h0), torch::stable::clone(c0)};
 
-  TextShape shape = {};
-  shape.hidden = H;
-  shape.layers = L;
-  shape.vocabulary = V;
-  shape.batch = B;
-  shape.inputs = folds(V, B, steps) ? 0 : E;
-  shape.weights_of_draw = top_p < 1;
-  const TextPlan plan = plan_for(h0, shape);
+  const TextShape shape = shape_of(h0, H, E, L, V, B, steps, top_p < 1);
+  const TextPlan plan = plan_for(shape);
   STD_TORCH_CHECK(plan.size, "charlm_fast: generation on CUDA: ", plan.reason,
                   "; use another backend");
 

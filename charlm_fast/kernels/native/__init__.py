@@ -1,7 +1,8 @@
 """Operations whose kernels are in C++ and CUDA, built into ``charlm_fast._C``.
 
-The functions here serve both: the native operations that they call dispatch on the device. The
-modules ``cpu`` and ``cuda`` are the backends, these functions with what each can serve.
+The native operations dispatch on the device, so most functions here serve both: the modules ``cpu``
+and ``cuda`` are the backends, these functions with what each can serve. The CPU's ``lstm_backward``
+is in ``gradients``.
 """
 
 from .head import linear_cross_entropy

@@ -138,7 +138,7 @@ void run_lstm() {
   const bool need_input = flip();
   const auto [gradients, right] = both_ways<T>([&] {
     return list(charlm::lstm_backward(dy, dhn, dcn, I, batch_sizes, c0, weights, has_bias, has_proj,
-                                      reverse, expected[3], T_, need_input));
+                                      reverse, expected[3], T_, need_input, false));
   });
   check_close<T>(gradients, right, "lstm_backward");
 
