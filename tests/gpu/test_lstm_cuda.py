@@ -46,14 +46,6 @@ def seed():
     print("torch.manual_seed", torch.seed())  # shown when a test fails
 
 
-@pytest.fixture(autouse=True)
-def full_precision():
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
-
-
 def _module(inputs, hidden, layers, dtype, projection=0, bias=True, bidirectional=False):
     """nn.LSTM in float64 whose weights are exact in dtype, with one bias a layer as in ours."""
     module = nn.LSTM(

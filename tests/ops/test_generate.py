@@ -35,7 +35,7 @@ class Model:
             self.encoder = nn.Embedding(V, E)
             self.lstm = nn.LSTM(E, H, L, bias=bias)
             self.decoder = nn.Linear(H, V, bias=bias)
-        for module in (self.encoder, self.lstm, self.decoder):
+        for module in self.modules():
             module.to(dtype).requires_grad_(False)
             for parameter in module.parameters():
                 parameter *= 3  # far from uniform
@@ -62,6 +62,19 @@ class Model:
             **k,
         )
         return tuple(v.cpu() for v in out)
+
+    def exact_logprobs(self, prompts: Tensor, ids: Tensor, temperature: float) -> Tensor:
+        """Of ids drawn after prompts of equal lengths, teacher-forced, by the weights in float64."""
+        E, bias = self.encoder.embedding_dim, self.lstm.bias
+        exact = Model(self.V, E, self.H, self.L, bias, torch.float64)
+        for wide, mine in zip(exact.modules(), self.modules(), strict=True):
+            wide.load_state_dict(mine.state_dict())
+        text = torch.cat([prompts, ids])[:-1]
+        logits = exact.decoder(exact.lstm(exact.encoder(text))[0][len(prompts) - 1 :])
+        return (logits / temperature).log_softmax(2).gather(2, ids[..., None])[..., 0]
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        return self.encoder, self.lstm, self.decoder
 
     def loop(
         self, prompt: Tensor, length: int, state: Any, row: int, temperature: float, **k: Any
