@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm_fast import CharLM
+from charlm_fast.data import embedded_text
+from charlm_fast.vocab import Vocabulary
 
 VOCAB, HIDDEN, LAYERS, STEPS = 100, 128, 2, 200
 RATE = 0.005
@@ -17,9 +20,15 @@ Step = Callable[[], Tensor]
 
 
 def chunk(batch: int, steps: int = STEPS, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Ids and targets (steps, batch), drawn anew: never zeros."""
-    ids = torch.randint(VOCAB, (steps + 1, batch), device=device)
+    """Ids and targets (steps, batch) of chunks of English prose from random places."""
+    starts = torch.randint(len(_prose()) - steps, (batch,))
+    ids = _prose()[starts + torch.arange(steps + 1)[:, None]].to(device)
     return ids[:-1].contiguous(), ids[1:].contiguous()
+
+
+@cache
+def _prose() -> Tensor:
+    return Vocabulary.printable().encode(embedded_text()).long()
 
 
 def training_step(parameters: list[nn.Parameter], fused: bool, loss: Step) -> Step:

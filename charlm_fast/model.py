@@ -154,13 +154,18 @@ class CharLM(nn.Module):
                 f"targets: got the shape {tuple(targets.shape)}, expected that of ids, "
                 f"{tuple(ids.shape)}"
             )
-        self.check_ids("targets", targets)
+        self.check_integers("targets", targets)
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'mean' or 'sum'")
-        if recompute and torch.is_grad_enabled() and ids.dim() == 2 and ids.numel():
-            loss, state = in_segments(self._summed_loss, ids, targets, state)
-        else:
-            loss, state = self._summed_loss(ids, targets, state)
+        try:
+            if recompute and torch.is_grad_enabled() and ids.dim() == 2 and ids.numel():
+                loss, state = in_segments(self._summed_loss, ids, targets, state)
+            else:
+                loss, state = self._summed_loss(ids, targets, state)
+        except IndexError:  # of an operation, which can't say more than the number
+            self.check_ids("ids", ids)
+            self.check_ids("targets", targets)
+            raise
         return (loss / ids.numel() if reduction == "mean" else loss), state
 
     def _summed_loss(
@@ -204,15 +209,16 @@ class CharLM(nn.Module):
         return lowered
 
     def _state(self, ids: Tensor, state: State | None) -> State:
-        """The state to start from, once ids are checked."""
+        """The state to start from, once the form of ids is checked."""
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
-        self.check_ids("ids", ids)
+        self.check_integers("ids", ids)
         return self.initial_state(ids.shape[1], state)
 
     def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The last layer's output (T, B, H), and the state."""
         h, c = self._state(ids, state)
+        self.check_ids("ids", ids)
         embedding = self.encoder.weight
         layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self._layers()]
         dtype, lowered = h.dtype, self._lowered()
@@ -247,10 +253,15 @@ class CharLM(nn.Module):
             )
         return h, c
 
-    def check_ids(self, name: str, ids: Tensor) -> None:
-        """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
+    @staticmethod
+    def check_integers(name: str, ids: Tensor) -> None:
+        """Raise ValueError unless ids are int64."""
         if ids.dtype != torch.int64:
             raise ValueError(f"{name}: got {ids.dtype}, expected torch.int64; convert with .long()")
+
+    def check_ids(self, name: str, ids: Tensor) -> None:
+        """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
+        self.check_integers(name, ids)
         if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
             return  # reading the values would make another device wait
         low, high = (int(bound) for bound in ids.aminmax())

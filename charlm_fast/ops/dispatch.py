@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -35,6 +36,7 @@ class BackendError(RuntimeError):
     """A forced backend cannot serve the call."""
 
 
+@cache
 def _module(name: str) -> ModuleType:
     return importlib.import_module(MODULES[name])
 
