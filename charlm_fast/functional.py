@@ -16,7 +16,12 @@ from torch.autograd import forward_ad
 from . import ops
 from .kernels import reference
 from .ops import sample
-from .ops.dispatch import BackendError, forced_backend, lstm_keeps_bfloat16
+from .ops.dispatch import (
+    BackendError,
+    constant_in_graphs,
+    forced_backend,
+    lstm_keeps_bfloat16,
+)
 
 __all__ = ["lstm", "lstm_cell", "sample"]
 
@@ -294,7 +299,7 @@ def _cast(
     return input.to(dtype), h0.to(dtype), c0.to(dtype), weights, y_dtype, c_dtype
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _forced() -> str:
     """The backend asked for; torch.compile, which cannot read it, keeps what it was on tracing."""
     return forced_backend()

@@ -97,7 +97,11 @@ class CharLM(nn.Module):
         self.output_dropout = output_dropout
         self.tie_weights = tie_weights
         self.vocabulary = vocabulary
-        self.encoder = nn.Embedding(vocab_size, hidden_size)
+        self.encoder = nn.Embedding.from_pretrained(
+            torch.empty(vocab_size, hidden_size), freeze=False
+        )
+        if not self.encoder.weight.is_meta:  # whose normal_ imports torch's compiler: a second
+            self.encoder.reset_parameters()
         # nn.RNNBase warns of dropout that has no place to act.
         self.lstm = LSTM(hidden_size, hidden_size, num_layers, dropout=dropout * (num_layers > 1))
         self.decoder = nn.Linear(hidden_size, vocab_size)

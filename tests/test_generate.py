@@ -45,6 +45,15 @@ def test_prints_prime_and_continuation(saved, capsys):
     assert capsys.readouterr().out == out
 
 
+def test_starts_without_torchs_compiler(saved):
+    """Which takes a second to import."""
+    code = f"""import sys, charlm_fast.generate
+charlm_fast.generate.main(["--model", {saved!r}, "--length", "3"])
+sys.exit("torch._dynamo" in sys.modules)"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 def test_every_option_reaches_the_model(saved, capsys):
     threads = torch.get_num_threads()
     try:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 
 from charlm_fast.kernels.native import cpu
+
+T = TypeVar("T")
 
 # Backends and where they live. `auto` tries a device's row from left to right.
 MODULES = {
@@ -30,6 +33,13 @@ ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 _VARIABLE = ENVIRONMENT_VARIABLE.encode()
 
 _forced: ContextVar[str | None] = ContextVar("charlm_fast_backend", default=None)
+
+
+def constant_in_graphs(function: Callable[[], T]) -> Callable[[], T]:
+    """``torch.compiler.assume_constant_result``, without its import of the compiler: a second for
+    every program that only imports us."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 class BackendError(RuntimeError):
@@ -94,7 +104,7 @@ def chooses_cpu() -> bool:
     return forced_backend() in ("auto", "cpu")
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def lstm_keeps_bfloat16() -> bool:
     """Whether the LSTM on the CPU has kernels in bfloat16; torch.compile keeps the first answer."""
     return chooses_cpu() and cpu.has_bfloat16()

@@ -147,3 +147,9 @@ def test_chooses_cpu_as_select_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHARLM_FAST_BACKEND", "fastest")
     with pytest.raises(ValueError, match="CHARLM_FAST_BACKEND"):
         ops.sample(torch.zeros(2, 3))
+
+
+def test_marks_constants_as_torch_does() -> None:
+    ours = dispatch.constant_in_graphs(lambda: "")
+    theirs = torch.compiler.assume_constant_result(lambda: "")
+    assert ours.__dict__ == theirs.__dict__ != {}
