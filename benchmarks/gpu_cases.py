@@ -1,9 +1,9 @@
-"""Every kernel of the cuda backend once, on small odd shapes: a program for compute-sanitizer.
+"""Every kernel of a GPU's backend once, on small odd shapes: a program for compute-sanitizer.
 
     compute-sanitizer --tool racecheck python benchmarks/gpu_cases.py
 
 Prints a line a case and fails where a result is not finite; what it computes is the business of
-the tests. --device cpu rehearses it on the cpu backend.
+the tests. --backend triton takes the other backend; --backend cpu rehearses it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from torch import Tensor
 
 from charlm_fast import ops, use_backend
 
+# On an H100 blocks of a cluster, of a small and of a large grid, and draws by warps and by blocks.
+LSTM_SHAPES = (  # H, B, T, L
+    (3, 2, 3, 2), (33, 3, 4, 3), (128, 2, 3, 2), (256, 9, 3, 1), (512, 2, 3, 1), (1024, 3, 3, 1),
+)  # fmt: skip
+TEXT_SHAPES = (  # V, E, H, L, B
+    (7, 5, 9, 2, 3), (100, 128, 128, 2, 2), (100, 64, 257, 1, 2), (65, 32, 512, 2, 1),
+    (1500, 16, 33, 2, 2),
+)  # fmt: skip
+
 
 def lstm_cases(device: torch.device) -> Iterator[str]:
     dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
     for dtype in dtypes:
-        for H, B, T, L in ((3, 2, 3, 2), (33, 3, 4, 3), (128, 2, 3, 2), (256, 9, 3, 1)):
+        for H, B, T, L in LSTM_SHAPES:
             k = H**-0.5
             weights = [
                 ((torch.rand(shape, device=device) * 2 - 1) * k).to(dtype).requires_grad_()
@@ -68,7 +77,7 @@ def sample_cases(device: torch.device) -> Iterator[str]:
 
 
 def generate_cases(device: torch.device) -> Iterator[str]:
-    for V, E, H, L, B in ((7, 5, 9, 2, 3), (100, 128, 128, 2, 2), (100, 64, 257, 1, 2)):
+    for V, E, H, L, B in TEXT_SHAPES:
         k = H**-0.5
 
         def uniform(*shape: int, k: float = k) -> Tensor:
@@ -92,9 +101,10 @@ def generate_cases(device: torch.device) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--device", default="cuda")
-    device = torch.device(parser.parse_args().device)
-    with use_backend("cuda" if device.type == "cuda" else "cpu"):
+    parser.add_argument("--backend", default="cuda", choices=["cuda", "triton", "cpu"])
+    backend = parser.parse_args().backend
+    device = torch.device("cpu" if backend == "cpu" else "cuda")
+    with use_backend(backend):
         for cases in (lstm_cases, head_cases, sample_cases, generate_cases):
             for line in cases(device):
                 print(line, flush=True)

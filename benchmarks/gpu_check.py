@@ -76,7 +76,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
     here: tuple[Callable[[], str | None], ...] = () if rehearse else (gpu_missing,)
     device = ["--device", "cpu", "--quick"] if rehearse else []
     timings = [PYTHON, str(HERE / "gpu_timings.py")]
-    cases = [PYTHON, str(HERE / "gpu_cases.py"), *device[:2]]
+    cases = [PYTHON, str(HERE / "gpu_cases.py")]
 
     def stage(
         name: str,
@@ -89,7 +89,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         path = {} if name == "build" else {"PYTHONPATH": str(ROOT)}
         return Stage(name, command, seconds, path | environment, first(*needs))
 
-    def sanitize(tool: str) -> Stage:
+    def sanitize(tool: str, backend: str) -> Stage:
         program = sanitizer()
 
         def lacks() -> str | None:
@@ -99,10 +99,11 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         command += ["--print-limit", "20", "--target-processes", "all"]
         if tool in ("racecheck", "synccheck"):  # libraries' kernels are not ours to answer for
             command += ["--kernel-name", "kns=charlm"]
+        run = [*cases, "--backend", "cpu" if rehearse else backend]
         return stage(
-            tool,
-            cases if rehearse else [*command, *cases],
-            60,
+            tool if backend == "cuda" else f"{tool}-{backend}",
+            run if rehearse else [*command, *run],
+            120,
             (*here, lacks),
             # Every tensor an allocation of its own, so that one past its end is seen.
             PYTORCH_NO_CUDA_MEMORY_CACHING="1",
@@ -129,15 +130,20 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         stage(
             "build", pip, 180, (lambda: modules_missing("pip", "setuptools", "ninja", "pybind11"),),
             **({"TORCH_CUDA_ARCH_LIST": arch} if (arch := args.architectures) else {}),
+            **({} if rehearse else {"CHARLM_FAST_CUDA": "1"}),  # without nvcc all would be skipped
         ),
-        stage("tests", pytest, 230, (*here, lambda: modules_missing("pytest"))),
+        stage(
+            "tests", pytest, 230, (*here, lambda: modules_missing("pytest")),
+            CUBLAS_WORKSPACE_CONFIG=":4096:8",  # which deterministic algorithms may ask for
+        ),
         stage("train", train, 60, (*here, lambda: modules_missing("tqdm", "safetensors"), no_data)),
         stage("step", [*timings, "step", *device], 60, here),
         stage("generation", [*timings, "generation", *device], 45, here),
         stage("sampling", [*timings, "sampling", *device], 30, here),
         stage("head", [*timings, "head", *device], 30, here),
         stage("grid", [*timings, "grid", *device], 150, here),
-        *(sanitize(tool) for tool in TOOLS),
+        *(sanitize(tool, "cuda") for tool in TOOLS),
+        sanitize("memcheck", "triton"),
         stage(
             "plots", [PYTHON, str(HERE / "gpu_plots.py"), str(args.out.resolve())], 30,
             (lambda: modules_missing("matplotlib"),),

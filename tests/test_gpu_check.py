@@ -13,7 +13,7 @@ import torch
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 NAMES = ["build", "tests", "train", "step", "generation", "sampling", "head", "grid"]
-NAMES += ["memcheck", "racecheck", "synccheck", "initcheck", "plots"]
+NAMES += ["memcheck", "racecheck", "synccheck", "initcheck", "memcheck-triton", "plots"]
 
 
 def test_stages_and_their_choice() -> None:

@@ -92,7 +92,7 @@ struct Block {
 
   // The weights of layer l, or of the head after the last; loads them if `fill` and they fit.
   __device__ __forceinline__ Weights<T> weights_of(i64 wanted, bool fill) const {
-    constexpr int kPad = 16 / sizeof(T);
+    constexpr int kPad = (sizeof(T) == 2 ? kNarrowRowPad : kRowPad) / sizeof(T);
     const T* from = static_cast<const T*>(a.weights);
     T* to = resident;
     for (i64 l = 0;; ++l) {
@@ -250,12 +250,14 @@ __device__ __forceinline__ void run_draws(const Block<T>& b, i64 t) {
       const i64 row = b.first_row + r;
       if (row >= a.B) break;
       double* cache = p.cache ? b.caches + (alone ? threadIdx.y * a.V : 0) : nullptr;
-      Draw found = {t ? b.ids[r] : 0, 0};
-      if (found.id >= 0)
+      const i64 before = t ? b.ids[r] : 0;
+      Draw found = {before, 0};
+      if (before >= 0)
         found = draw_row(team, static_cast<const C*>(a.logits) + row * a.V, a.V, a.temperature[row],
                          a.sampling, a.sampling.offset + t, row, cache);
+      if (alone) __syncwarp();  // all lanes have read the id; several warps meet in draw_row
       if (team.rank) continue;
-      b.ids[r] = found.id;
+      if (before >= 0) b.ids[r] = found.id;
       if (b.rank) continue;
       a.ids[t * a.B + row] = found.id;
       static_cast<C*>(a.logprobs)[t * a.B + row] = static_cast<C>(found.logprob);

@@ -45,7 +45,7 @@ int launch_lstm_cell_backward(DType dtype, const CellBackward& args, void* strea
 // out T = a C + b T (b may be null), n elements.
 int launch_add(DType dtype, const void* a, const void* b, void* out, i64 n, void* stream);
 
-// Traps with a sentence on stderr where an id is not in [0, limit): the check cannot reach the
+// Traps with a sentence on stdout where an id is not in [0, limit): the check cannot reach the
 // host without a synchronisation, which would cost more than the step and break graph capture.
 int launch_check_ids(const i64* ids, i64 n, i64 limit, bool targets, void* stream);
 

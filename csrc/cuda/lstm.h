@@ -6,7 +6,7 @@
 //
 // Nothing here synchronises or reads device memory from the host (batch_sizes lives on the
 // host), so a call can be captured in a CUDA graph. Ids out of range stop the kernel with a
-// sentence on stderr, as torch.nn.Embedding does.
+// sentence on stdout, as torch.nn.Embedding does.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

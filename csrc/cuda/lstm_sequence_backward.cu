@@ -34,9 +34,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const int sources = g.layers > 1 ? 2 : 1;  // of parts: the layer itself and the one above
   const i64 parts = static_cast<i64>(g.size) * own;
   T* const weights = reinterpret_cast<T*>(dynamic_shared());
-  float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, tile)
-  float* const dc = d + 4 * own;                                                // (tile, units)
-  float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
+  float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, pitch)
+  const int pitch = g.tile + (kRows > 1 ? kTilePad : 0);
+  float* const dc = d + 4 * g.units * pitch;  // (tile, units)
+  float* const received = dc + own;           // in a cluster: 2 x (sources, size, tile, units)
   // In a grid, the same for each block in global memory.
   const i64 blocks = gridDim.x, first_block = static_cast<i64>(group) * g.size * g.layers;
   float* const exchange = static_cast<float*>(a.exchange);
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
   if (layer)
     load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
-  for (int e = thread; e < 4 * own; e += threads) d[e] = 0.0f;
+  for (int e = thread; e < 4 * g.units * pitch; e += threads) d[e] = 0.0f;
   for (int e = thread; e < own; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
     dc[e] = row < a.B && unit < a.H ? dc_of_call[row * a.H + unit] : 0.0f;
@@ -109,7 +110,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         out[q * a.H] = rounded[q];
-        d[(q * g.units + u) * g.tile + r] = static_cast<float>(rounded[q]);
+        d[(q * g.units + u) * pitch + r] = static_cast<float>(rounded[q]);
       }
     }
     if (tick + 1 == ticks) break;
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       for (int j = lane; j < 4 * g.units; j += kTeam) {
         float w[4], x[kRows];
         load<4>(weights + j * g.stride + k, w);
-        load<kRows>(d + j * g.tile + first, x);
+        load<kRows>(d + j * pitch + first, x);
 #pragma unroll
         for (int q = 0; q < 4; ++q)
 #pragma unroll

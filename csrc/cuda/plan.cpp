@@ -33,16 +33,17 @@ SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, i
   p.group = kernel == SequenceKernel::kGrid ? static_cast<int>(div_up(s.hidden, p.units)) : group;
   p.tile = static_cast<int>(round_up(tile, p.rows));
   p.groups = static_cast<int>(div_up(s.batch, p.tile));
-  // Rows start 16 bytes apart modulo the 128 of the banks: lanes on neighbouring rows or on
-  // neighbouring columns read without conflict.
   const int sources = layers > 1 ? 2 : 1;  // of a block's inputs: its own layer, the next one
   const bool cluster = kernel == SequenceKernel::kCluster;
   const long long columns = round_up(s.hidden, 4), own = static_cast<long long>(p.tile) * p.units;
-  p.stride = static_cast<int>(round_up(sources * columns, 128 / s.element) + 16 / s.element);
+  // The lanes of a team read neighbouring rows backward, neighbouring columns forward.
+  const int pad = s.backward ? 16 : row_pad(s.element);
+  p.stride = static_cast<int>(round_up(sources * columns, 128 / s.element) + pad / s.element);
   const long long received = sources * p.group * own;
   p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4;
   if (s.backward) {
-    p.shared_memory += own * 16 + (cluster ? 2 * received * 4 : 0);
+    p.shared_memory +=
+        16LL * p.units * (p.tile + (p.rows > 1 ? kTilePad : 0)) + (cluster ? 2 * received * 4 : 0);
     p.exchange = cluster ? 0 : 2 * p.groups * p.group * layers * received;
   } else {
     p.shared_memory += (cluster ? 2 : 1) * sources * p.tile * columns * 4;

@@ -28,6 +28,15 @@ struct SequenceShape {
 
 constexpr int kMaxLayers = 8;  // of one launch
 
+// Bytes by which rows of weights in shared memory are apart modulo the 128 of the banks, where a
+// team of lanes reads 4 values a lane side by side and teams next to it read the next rows: values
+// of 2 bytes go out by half warps, of two teams.
+constexpr int kRowPad = 16, kNarrowRowPad = 64;
+inline int row_pad(int element) { return element == 2 ? kNarrowRowPad : kRowPad; }
+
+// Floats behind the rows of a tile, of which lanes read neighbouring units.
+constexpr int kTilePad = 4;
+
 // A group of `group` blocks a layer runs `tile` rows of the batch through all steps; each of its
 // blocks owns `units` hidden units and keeps their 4 units x H weights in shared memory. With
 // several layers in one launch they run as a wavefront, each a step behind the one below it, and

@@ -97,7 +97,11 @@ int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows,
                            static_cast<cudaStream_t>(stream));
 }
 
-const char* error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
+// Takes the error back as well: torch's next kernel would raise it as its own.
+const char* error_text(int code) {
+  cudaGetLastError();
+  return cudaGetErrorString(static_cast<cudaError_t>(code));
+}
 
 int compiled_version() { return CUDART_VERSION; }
 

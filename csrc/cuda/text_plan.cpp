@@ -53,7 +53,8 @@ Candidate layout(const TextShape& s, const DeviceFacts& device, Wait wait, int s
   bool fits = true;
   for (long long part = 0; part <= s.layers; ++part) {
     const bool head = part == s.layers;
-    const long long width = (head ? padded(s.hidden) : text_columns(s, part)) + 16 / s.element;
+    const long long width =
+        (head ? padded(s.hidden) : text_columns(s, part)) + row_pad(s.element) / s.element;
     const long long bytes = (head ? p.classes : 4LL * p.units) * width * s.element;
     fits = fits && p.shared_memory + bytes <= device.shared_memory;
     (fits ? kept : streamed) += static_cast<double>(bytes);
@@ -66,7 +67,8 @@ Candidate layout(const TextShape& s, const DeviceFacts& device, Wait wait, int s
   const double stream = passes * kept / kShared + passes * streamed / kSecondLevel;
   const double draws = p.drawers ? div_up(tile, p.drawers)
                                  : static_cast<double>(tile) * div_up(s.vocabulary, 4 * kWarpRow);
-  const double waves = static_cast<double>(div_up(groups * p.size, device.multiprocessors));
+  const double waves =
+      static_cast<double>(div_up(groups * p.size, std::max(1, device.multiprocessors)));
   const double cycles = std::max(products, stream) + draws * kDraw +
                         static_cast<double>(s.layers + 1) * kHandOver[static_cast<int>(wait)];
   if (p.shared_memory > device.shared_memory || groups > kMaxBlocks / p.size) p.size = 0;

@@ -23,7 +23,7 @@ struct Together {
 
 // The blocks of a grid that waits for itself must all be resident, or it would never end.
 template <class Kernel>
-int check_resident(Kernel* kernel, i64 blocks, int threads, i64 bytes) {
+cudaError_t check_resident(Kernel* kernel, i64 blocks, int threads, i64 bytes) {
   int device = 0, processors = 0, each = 0;
   cudaError_t code = cudaGetDevice(&device);
   if (code == cudaSuccess)
@@ -40,8 +40,13 @@ int check_resident(Kernel* kernel, i64 blocks, int threads, i64 bytes) {
 template <class... Parameters, class... Arguments>
 int launch_together(void (*kernel)(Parameters...), const Together& together, i64 blocks,
                     int threads, i64 bytes, void* stream, const Arguments&... arguments) {
-  int code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(bytes));
+  int device = 0, most = 0;
+  cudaError_t code = cudaGetDevice(&device);
+  if (code == cudaSuccess)
+    code = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  // The device's limit, not `bytes`: another thread may launch this kernel with other sizes.
+  if (code == cudaSuccess)
+    code = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
   if (code == cudaSuccess && together.cluster > 8)
     code = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   if (code == cudaSuccess && together.grid) code = check_resident(kernel, blocks, threads, bytes);

@@ -116,6 +116,11 @@ def lstm_cases() -> list[tuple[str, Launch, torch.dtype, set[str]]]:
         for dtype in (torch.bfloat16, torch.float32, torch.float64):
             launch = lstm_launch(backward, 512, 256, 64, dtype, True, True)
             cases.append(("H 512 R 256 B 64 packed", launch, dtype, set()))
+        for hidden in (64, 257):  # fewer units than a tensor core has rows, an odd number of them
+            launch = lstm_launch(backward, hidden, hidden, 64, torch.bfloat16, False, False)
+            cases.append((f"H {hidden} B 64", launch, torch.bfloat16, plain))
+        launch = lstm_launch(backward, 128, 64, 2, torch.float64, True, False)
+        cases.append(("H 128 R 64 B 2", launch, torch.float64, {"ids", "starts"}))
         launch = lstm_launch(backward, 128, 64, 1, torch.float32, True, False)
         cases.append(("H 128 R 64 B 1", launch, torch.float32, {"ids", "starts"}))
         launch = lstm_launch(backward, 37, 37, 1, torch.float32, False, False)

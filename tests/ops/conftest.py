@@ -73,7 +73,12 @@ def variant(request: pytest.FixtureRequest) -> Iterator[Variant]:
     yield from _enter(request.param)
 
 
-@pytest.fixture(params=[name for name in backends()])
+def _marked(name: str) -> object:
+    gpu = name in ("triton", "cuda") and torch.cuda.is_available()
+    return pytest.param(name, marks=[pytest.mark.gpu] if gpu else [])
+
+
+@pytest.fixture(params=[_marked(name) for name in backends()])
 def backend(request: pytest.FixtureRequest) -> Iterator[Variant]:
     """Each backend once, as it comes."""
     reason = backends()[request.param]

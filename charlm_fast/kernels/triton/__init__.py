@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 
 import torch
@@ -38,6 +39,18 @@ def unavailable() -> str | None:
         return "its kernels were written and compiled for CUDA, this torch is built for ROCm"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device (TRITON_INTERPRET=1 runs the kernels slowly on the CPU)"
+    return _cannot_launch()
+
+
+@functools.cache
+def _cannot_launch() -> str | None:
+    """Triton compiles the code that launches kernels with the C compiler of the machine."""
+    from triton.runtime.driver import driver
+
+    try:
+        driver.active.utils  # noqa: B018  builds it, or takes it from the cache
+    except Exception as error:  # whatever a compiler, a loader or a cache can raise
+        return f"Triton cannot build what launches its kernels ({error}); it needs a C compiler"
     return None
 
 

@@ -256,4 +256,6 @@ def lstm_backward(
 
 def _sum_by_id(rows: Tensor, ids: Tensor | None, count: int) -> Tensor:
     assert ids is not None
-    return torch.ops.aten.embedding_dense_backward(rows, ids, count, -1, False)
+    # In 16 bits each partial sum of a frequent id would round.
+    wide = rows.to(accumulator(rows.dtype))
+    return torch.ops.aten.embedding_dense_backward(wide, ids, count, -1, False).to(rows.dtype)

@@ -5,9 +5,10 @@ Computes, for step after step, gates = pre + w_hh @ h, the cell, and h; and the 
 Tiling: a program owns BLOCK_B = 8 batch rows and all units (HP: units padded to a power of
 two), and loops over time. Tiles are (units, rows): units fill the tall side of the tensor cores,
 so 8 rows need no padding. Triton keeps dot operands that a loop does not change in shared memory,
-so w_hh (128 KB at H = 128) is loaded once for the sequence. h and c are loop-carried register
-tiles: no value passes through global memory from step to step, so steps need no barrier of ours;
-Triton places those that its layout changes want. Inputs are loaded a step ahead.
+so w_hh (128 KB at H = 128) is loaded once for the sequence; on sm_100 Triton 3.9 holds it in
+registers and writes it to shared memory at each step. h and c are loop-carried register tiles: no
+value passes through global memory from step to step, so steps need no barrier of ours; Triton
+places those that its layout changes want. Inputs are loaded a step ahead.
 
 Bound by latency: at H = 128 a step reads 128 KB of shared memory (1024 cycles) and then computes
 BLOCK_B * 128 cells. One SM works on each program, so time is flat until programs outnumber SMs.

@@ -1,4 +1,4 @@
-"""The cuda backend on a GPU, against torch.nn.LSTM in float64 on the CPU."""
+"""The backends of a GPU, against torch.nn.LSTM in float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from charlm_fast import backends
 from charlm_fast.kernels.native import cuda
 from charlm_fast.ops.dispatch import use_backend
 from charlm_fast.ops.head import linear_cross_entropy
 from charlm_fast.ops.lstm import lstm
 
-BACKEND = "cuda"
 DEVICE = torch.device("cuda")
-REASON = cuda.unavailable()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(REASON is not None, reason=f"backend cuda: {REASON}"),
-]
+pytestmark = pytest.mark.gpu
 
 # Relative errors of outputs and of gradients.
 BOUNDS = {
@@ -39,6 +35,20 @@ SIZES = [  # hidden, batch, steps, layers, input
     (257, 7, 10, 2, 33),
     (1024, 64, 3, 2, 128),
 ]
+
+
+@pytest.fixture(autouse=True, params=["cuda", "triton"])
+def backend(request):
+    reason = backends()[request.param]
+    if reason is None and not torch.cuda.is_available():  # Triton's interpreter
+        reason = "it serves the CPU here"
+    if reason is not None:
+        pytest.skip(f"backend {request.param}: {reason}")
+    with use_backend(request.param):
+        yield request.param
+
+
+cuda_only = pytest.mark.parametrize("backend", ["cuda"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +86,6 @@ def _check(found, expected, bound, name):
     return error
 
 
-def _run(x, h0, c0, weights, **options):
-    with use_backend(BACKEND):
-        return lstm(x, h0, c0, weights, **options)
-
-
 @pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("projection, bias", [(False, True), (True, True), (False, False)])
@@ -96,7 +101,7 @@ def test_against_nn_lstm(dtype, sizes, projection, bias):
     ours = [_leaf(v) for v in (x, h0, c0)]
     names = _weights(module, layers)
     weights = [_leaf(getattr(module, n), dtype) for n in names]
-    y, hn, cn = _run(*ours, weights, has_bias=bias, has_proj=projection)
+    y, hn, cn = lstm(*ours, weights, has_bias=bias, has_proj=projection)
 
     theirs = [v.double().requires_grad_() for v in (x, h0, c0)]
     expected, (ehn, ecn) = module(theirs[0], (theirs[1], theirs[2]))
@@ -117,9 +122,9 @@ def test_against_nn_lstm(dtype, sizes, projection, bias):
 @pytest.mark.parametrize("hidden", [1, 33, 100, 128, 256, 257, 512, 1024])
 @pytest.mark.parametrize("batch", [1, 2, 8, 37, 64])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_kernel_of_the_plan(dtype, hidden, batch, reverse):
+def test_kernel_of_the_shape(backend, dtype, hidden, batch, reverse):
     """The kernel that serves each shape, over enough steps for both halves of its exchange."""
-    for backward in (False, True):
+    for backward in (False, True) if backend == "cuda" else ():
         print(cuda.serving(DEVICE, dtype, hidden, batch, backward=backward))
     steps, inputs = 17, 9
     module = _module(inputs, hidden, 1, dtype)
@@ -128,7 +133,7 @@ def test_kernel_of_the_plan(dtype, hidden, batch, reverse):
     ours = [_leaf(v) for v in (x, h0, c0)]
     names = _weights(module, 1)
     weights = [_leaf(getattr(module, n), dtype) for n in names]
-    found = _run(*ours, weights, reverse=reverse)
+    found = lstm(*ours, weights, reverse=reverse)
     theirs = [v.double().requires_grad_() for v in (x, h0, c0)]
     y, (hn, cn) = module(theirs[0].flip(0) if reverse else theirs[0], tuple(theirs[1:]))
     expected = (y.flip(0) if reverse else y, hn, cn)
@@ -149,6 +154,7 @@ def test_kernel_of_the_plan(dtype, hidden, batch, reverse):
         assert torch.equal(a, b)
 
 
+@cuda_only
 def test_the_default_model_takes_one_launch_for_all_layers():
     for backward in (False, True):
         plan = cuda.serving(DEVICE, torch.float32, 128, 1, backward=backward, layers=2)
@@ -158,17 +164,18 @@ def test_the_default_model_takes_one_launch_for_all_layers():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 37, 64])
 @pytest.mark.parametrize("layers", [2, 3, 4, 9])
-def test_wavefront(dtype, batch, layers):
+def test_several_layers(backend, dtype, batch, layers):
     """Layers in one launch or not, with a state given, over both halves of the exchange."""
     hidden, steps = 128, 33
-    print(cuda.serving(DEVICE, dtype, hidden, batch, layers=layers))
+    if backend == "cuda":
+        print(cuda.serving(DEVICE, dtype, hidden, batch, layers=layers))
     module = _module(hidden, hidden, layers, dtype)
     x = torch.randn(steps, batch, hidden).to(dtype)
     h0, c0 = (torch.randn(layers, batch, hidden).to(dtype) for _ in range(2))
     ours = [_leaf(v) for v in (x, h0, c0)]
     names = _weights(module, layers)
     weights = [_leaf(getattr(module, n), dtype) for n in names]
-    found = _run(*ours, weights)
+    found = lstm(*ours, weights)
     theirs = [v.double().requires_grad_() for v in (x, h0, c0)]
     y, (hn, cn) = module(theirs[0], tuple(theirs[1:]))
     forward, backward = (2 * b for b in BOUNDS[dtype])
@@ -199,7 +206,7 @@ def test_half_precision_is_no_worse_than_nn_lstm(dtype):
     theirs.load_state_dict(module.state_dict())
     peer = theirs(x.to(DEVICE))[0].detach().cpu().double()
     allowed = 1.5 * ((peer - expected).norm() / expected.norm()).item()
-    y = _run(x.to(DEVICE), zeros, zeros, weights)[0]
+    y = lstm(x.to(DEVICE), zeros, zeros, weights)[0]
     _check(y, expected, min(allowed, BOUNDS[dtype][0]), "y")
 
 
@@ -213,7 +220,7 @@ def test_ids(dtype, vocabulary):
     zeros = torch.zeros(2, batch, hidden, device=DEVICE, dtype=dtype)
     ours = _leaf(embedding)
     weights = [_leaf(getattr(module, n), dtype) for n in _weights(module, 2)]
-    y = _run(ours, zeros, zeros, weights, ids=ids.to(DEVICE))[0]
+    y = lstm(ours, zeros, zeros, weights, ids=ids.to(DEVICE))[0]
     theirs = embedding.double().requires_grad_()
     expected = module(theirs[ids])[0]
     dy = torch.randn_like(expected).to(dtype)
@@ -237,7 +244,7 @@ def test_packed(dtype, reverse):
     ours = [_leaf(v) for v in (x.data, h0, c0)]
     names = _weights(module, 1, "_reverse" if reverse else "")
     weights = [_leaf(getattr(module, n), dtype) for n in names]
-    y, hn, cn = _run(*ours, weights, batch_sizes=x.batch_sizes, reverse=reverse)
+    y, hn, cn = lstm(*ours, weights, batch_sizes=x.batch_sizes, reverse=reverse)
 
     theirs = [v.double().requires_grad_() for v in (x.data, h0, c0)]
     packed = x._replace(data=theirs[0])
@@ -275,9 +282,8 @@ def _training_step(dtype, vocabulary=100, hidden=128, batch=8, steps=50):
     leaves = [embedding, head, *weights]
 
     def step(ids):
-        y = _run(embedding, zeros, zeros, weights, ids=ids[:-1])[0]
-        with use_backend(BACKEND):
-            loss = linear_cross_entropy(y.flatten(0, 1), head, None, ids[1:].reshape(-1))
+        y = lstm(embedding, zeros, zeros, weights, ids=ids[:-1])[0]
+        loss = linear_cross_entropy(y.flatten(0, 1), head, None, ids[1:].reshape(-1))
         return (loss.detach(), *torch.autograd.grad(loss, leaves))
 
     def draw():
@@ -349,8 +355,7 @@ def test_head(dtype, classes):
     x, weight = torch.randn(300, 64).to(dtype), torch.randn(classes, 64).to(dtype) / 8
     bias, targets = torch.randn(classes).to(dtype), torch.randint(0, classes, (300,))
     ours = [_leaf(v) for v in (x, weight, bias)]
-    with use_backend(BACKEND):
-        loss = linear_cross_entropy(*ours, targets.to(DEVICE))
+    loss = linear_cross_entropy(*ours, targets.to(DEVICE))
     theirs = [v.double().requires_grad_() for v in (x, weight, bias)]
     expected = nn.functional.cross_entropy(nn.functional.linear(*theirs), targets)
     bound = 1e-5 if dtype == torch.float32 else 1e-13
@@ -362,6 +367,7 @@ def test_head(dtype, classes):
         _check(a, b, bound, f"gradient of {name}")
 
 
+@cuda_only
 def test_id_out_of_range_says_so():
     """In a process of its own: the trap ends its CUDA context."""
     code = """
