@@ -77,8 +77,8 @@ def test_it_goes_on_where_it_stopped(command, tmp_path, capsys):
         assert row["mean"]["ours"] == pytest.approx(row["mean"]["nn.LSTM"], abs=tolerance)
     page = (tmp_path / "out/reproduction.md").read_text()
     assert "| 256 | 0.005 | 2 | 0.8 | 2.354 |" in page and "2.3 to 2.4" in page
-    assert report["seconds"]["ours"]["trainings"] == report["seconds"]["nn.LSTM"]["trainings"] == 7
-    assert "The 7 different trainings of the table took" in page
+    assert min(report["seconds"][side] for side in reproduce.SIDES) > 0
+    assert "The table's 7 different trainings take" in page
     assert page.count("| **no** |") + page.count("| yes |") == len(report["checks"]) == 24
 
 
