@@ -78,7 +78,17 @@ def load_native() -> str | None:
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        return f"the C++ extension {path} does not load: {str(error).splitlines()[0]}"
+        # torch names only the file; what the loader missed is in the cause.
+        why = str(error.__cause__ or error).splitlines()[0]
+        reason = f"the C++ extension {path} does not load: {why}"
+        built_with = host.build_info()["torch_version"]
+        if built_with != torch.__version__:
+            reason += (
+                f"; it was built with torch {built_with}, but {torch.__version__} is installed: "
+                "build it again as README.md says under Install"
+            )
+        warnings.warn(f"charlm_fast: {reason}; the slow reference backend serves", stacklevel=2)
+        return reason
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_one_thread)
     return None

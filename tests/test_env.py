@@ -49,6 +49,28 @@ def test_kernels_built_from_other_sources_are_refused(
     assert "other sources" in reason
 
 
+def test_kernels_built_with_another_torch_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `uv pip install .` leaves beside a CPU build of torch."""
+
+    class Facts:
+        @staticmethod
+        def build_info() -> dict[str, str]:
+            return {"torch_version": "2.10.0+other", "source_hash": ""}
+
+    def load(path: str) -> None:
+        raise OSError(f"Could not load this library: {path}") from OSError("libtorch_cuda.so: none")
+
+    monkeypatch.setattr(_extension, "_built", lambda: (Path("_C.so"), Path("_host.so")))
+    monkeypatch.setattr(_extension, "_SOURCES", Path("no such folder"))
+    monkeypatch.setattr(_extension, "host_module", lambda: Facts)
+    monkeypatch.setattr(_extension.torch.ops, "load_library", load)
+    with pytest.warns(UserWarning, match="slow reference backend"):
+        reason = _extension.load_native.__wrapped__()
+    assert reason is not None
+    assert "does not load: libtorch_cuda.so: none" in reason
+    assert "built with torch 2.10.0+other" in reason
+
+
 def test_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "charlm_fast.env"], capture_output=True, text=True, env=os.environ
