@@ -122,14 +122,13 @@ def _logits(  # type: ignore[no-untyped-def]
             z = tl.sum(acc, axis=0)[None, :]
         else:
             z = tl.zeros([BLOCK_B, BLOCK_V], ACC)
-            k = tl.arange(0, BLOCK_K)
             for k0 in tl.range(0, depth, BLOCK_K, num_stages=STAGES):
-                deep = k0 + k < depth
+                k = k0 + tl.arange(0, BLOCK_K)
+                deep = k < depth
                 mask = active[:, None] & deep[None, :]
-                a = tl.load(a_rows[:, None] + k0 + k[None, :], mask=mask, other=0.0)
-                from_k0 = head + k0 * tl.full([], V, tl.int64)
+                a = tl.load(a_rows[:, None] + k[None, :], mask=mask, other=0.0)
                 w = tl.load(
-                    from_k0 + k[:, None] * V + v[None, :], mask=deep[:, None] & inside, other=0.0
+                    head + k[:, None] * V + v[None, :], mask=deep[:, None] & inside, other=0.0
                 )
                 z = tl.dot(a, w, z, input_precision=PRECISION, out_dtype=ACC)
         if head_bias is not None:
