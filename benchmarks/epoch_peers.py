@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cases import Case
 from contest import Step
+from peers import prose
 from reproduce import peer_of
 
 from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source, embedded_text
 from charlm_fast.fit import fit
 from charlm_fast.model import CharLM
 from charlm_fast.runs import History
@@ -30,11 +30,10 @@ def training_loop(case: Case, peer: bool) -> Step:
         device=case.device,
         seed=1,
     )
-    corpus = Corpus.load(Source("", text=embedded_text()))
+    corpus = prose().to(case.device)
     model: CharLM = build_model(config, corpus)
     if peer:
         model = peer_of(model).to(case.device)
-    corpus = corpus.to(case.device)
 
     def run() -> object:
         with flushed_denormals():

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm_fast import CharLM
-from charlm_fast.data import embedded_text
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.data import Corpus, Source, embedded_text
 
 VOCAB, HIDDEN, LAYERS, STEPS = 100, 128, 2, 200
 RATE = 0.005
@@ -21,14 +20,16 @@ Step = Callable[[], Tensor]
 
 def chunk(batch: int, steps: int = STEPS, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Ids and targets (steps, batch) of chunks of English prose from random places."""
-    starts = torch.randint(len(_prose()) - steps, (batch,))
-    ids = _prose()[starts + torch.arange(steps + 1)[:, None]].to(device)
+    text = prose().ids
+    starts = torch.randint(len(text) - steps, (batch,))
+    ids = text[starts + torch.arange(steps + 1)[:, None]].long().to(device)
     return ids[:-1].contiguous(), ids[1:].contiguous()
 
 
 @cache
-def _prose() -> Tensor:
-    return Vocabulary.printable().encode(embedded_text()).long()
+def prose() -> Corpus:
+    """English prose that is on every machine."""
+    return Corpus.load(Source("", text=embedded_text()))
 
 
 def training_step(parameters: list[nn.Parameter], fused: bool, loss: Step) -> Step:

@@ -72,9 +72,9 @@ def load_native() -> str | None:
         )
     path = built[0]
     if _SOURCES.is_dir() and host.build_info()["source_hash"] != source_hash(_SOURCES):
-        reason = f"{path} was built from other sources than {_SOURCES}: run 'pip install .' again"
-        warnings.warn(f"charlm_fast: {reason}; the slow reference backend serves", stacklevel=2)
-        return reason
+        return _warned(
+            f"{path} was built from other sources than {_SOURCES}: run 'pip install .' again"
+        )
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
@@ -87,11 +87,16 @@ def load_native() -> str | None:
                 f"; it was built with torch {built_with}, but {torch.__version__} is installed: "
                 "build it again as README.md says under Install"
             )
-        warnings.warn(f"charlm_fast: {reason}; the slow reference backend serves", stacklevel=2)
-        return reason
+        return _warned(reason)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_one_thread)
     return None
+
+
+def _warned(reason: str) -> str:
+    """What is wrong with kernels that were meant to serve, said aloud."""
+    warnings.warn(f"charlm_fast: {reason}; the slow reference backend serves", stacklevel=3)
+    return reason
 
 
 def _one_thread() -> None:

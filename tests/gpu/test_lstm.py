@@ -124,8 +124,9 @@ def test_against_nn_lstm(dtype, sizes, projection, bias):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_kernel_of_the_shape(backend, dtype, hidden, batch, reverse):
     """The kernel that serves each shape, over enough steps for both halves of its exchange."""
-    for backward in (False, True) if backend == "cuda" else ():
-        print(cuda.serving(DEVICE, dtype, hidden, batch, backward=backward))
+    if backend == "cuda":
+        for backward in (False, True):
+            print(cuda.serving(DEVICE, dtype, hidden, batch, backward=backward))
     steps, inputs = 17, 9
     module = _module(inputs, hidden, 1, dtype)
     x = torch.randn(steps, batch, inputs).to(dtype)
