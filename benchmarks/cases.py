@@ -6,6 +6,7 @@ operation and takes hours. Without ``whole`` these are left out, so that all of 
 - B by H is crossed at T = 50 alone, and only up to CAP operations a call. An LSTM's time is
   proportional to T, which the lines over T show at B = 1 and 64;
 - training steps follow one size at a time, from the defaults B = 1, H = 128, T = 200;
+- steps alone, of a module for sequences and of a cell, at a few sizes;
 - one thread beside all where the defaults and the small batches are;
 - bfloat16 at three shapes: the defaults, and two where a matrix unit has something to do.
 """
@@ -24,7 +25,19 @@ LAYERS, CHARACTERS = 2, 100
 FORWARD, BOTH, TRAINING = "forward", "forward and backward", "training step"
 GENERATION, SAMPLING, NUCLEUS = "generation", "sampling", "sampling, top-p"
 TRAINING_RUN = "training, end to end"
-OPERATIONS = (FORWARD, BOTH, TRAINING, GENERATION, SAMPLING, NUCLEUS, TRAINING_RUN)
+STEP, CELL, CELL_BOTH = "step, forward", "cell, forward", "cell, forward and backward"
+OPERATIONS = (
+    FORWARD,
+    BOTH,
+    STEP,
+    CELL,
+    CELL_BOTH,
+    TRAINING,
+    GENERATION,
+    SAMPLING,
+    NUCLEUS,
+    TRAINING_RUN,
+)
 UNITS = {GENERATION: "character", SAMPLING: "row", NUCLEUS: "row", TRAINING_RUN: "epoch"}
 
 
@@ -50,6 +63,9 @@ class Case:
         names = {
             FORWARD: "BHTL",
             BOTH: "BHTL",
+            STEP: "BHL",
+            CELL: "BH",
+            CELL_BOTH: "BH",
             SAMPLING: "BV",
             NUCLEUS: "BV",
         }.get(self.operation, "BHTLV")
@@ -81,8 +97,8 @@ class Case:
         product = 2 * 4 * H * H  # a row by a matrix of a layer
         if self.operation in (SAMPLING, NUCLEUS):
             return 0.0
-        if self.operation in (FORWARD, BOTH):
-            return 2.0 * rows * self.L * product * (1 if self.operation == FORWARD else 3)
+        if self.operation in (FORWARD, BOTH, STEP, CELL, CELL_BOTH):
+            return 2.0 * rows * self.L * product * (3 if self.operation in (BOTH, CELL_BOTH) else 1)
         if self.operation == GENERATION:
             return (2.0 * self.L - 1) * product + 2 * H * self.V
         layers = product * ((2 * self.L - 1) * rows + min(self.V, rows))
@@ -94,9 +110,9 @@ class Case:
         weights = self.L * (8 * self.H * self.H + 4 * self.H)
         if self.operation in (SAMPLING, NUCLEUS):
             return float(size * self.V + 8)
-        if self.operation == FORWARD:
+        if self.operation in (FORWARD, STEP, CELL):
             return float(size * (weights + 2 * rows * self.H))
-        if self.operation == BOTH:  # weights and their gradients; x, y, dx, dy
+        if self.operation in (BOTH, CELL_BOTH):  # weights and their gradients; x, y, dx, dy
             return float(size * (2 * weights + 4 * rows * self.H))
         parameters = weights + 2 * self.V * self.H
         if self.operation == GENERATION:  # read once for a whole text, by all rows
@@ -135,7 +151,14 @@ def _lstm(device: str, whole: bool) -> list[Case]:
         if whole or Case(BOTH, B=B, H=H, T=T).flops() <= CAP[device]
     ]
     found = [Case(op, B=B, H=H, T=T) for op in (FORWARD, BOTH) for B, H, T in shapes]
-    return found + [Case(BOTH, B=B, threads=1) for B in (1, 8, 64)]
+    found += [Case(BOTH, B=B, threads=1) for B in (1, 8, 64)]
+    steps = [(1, 64), (1, 128), (1, 256), (1, 512), (8, 128)]
+    found += [Case(STEP, B=B, H=H, T=1, threads=n) for B, H in steps for n in (0, 1)]
+    return found + [
+        Case(op, B=B, H=H, T=1, L=1, threads=1)
+        for op in (CELL, CELL_BOTH)
+        for B, H in ((1, 64), (1, 128), (1, 512), (16, 128))
+    ]
 
 
 def _training(whole: bool) -> list[Case]:

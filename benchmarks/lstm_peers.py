@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from cases import FORWARD, Case
+from cases import CELL, FORWARD, STEP, Case
 from contest import Step
 from torch import Tensor, nn
 
-from charlm_fast import LSTM
+from charlm_fast import LSTM, LSTMCell
 
 
 def installed(package: str) -> bool:
@@ -34,7 +34,7 @@ def inputs(case: Case) -> tuple[Tensor, Tensor]:
 
 def step(case: Case, x: Tensor, dy: Tensor, module: Callable, leaves: list) -> Step:
     """The call that is timed: ``module(x)`` gives y first."""
-    if case.operation == FORWARD:
+    if case.operation in (FORWARD, STEP, CELL):
 
         @torch.no_grad()
         def forward() -> object:
@@ -58,6 +58,22 @@ def ours(case: Case) -> Step:
 
 def torch_lstm(case: Case) -> Step:
     return modules(case, nn.LSTM)
+
+
+def cells(case: Case, kind: type[nn.Module]) -> Step:
+    """A step of ``charlm_fast.LSTMCell`` or ``nn.LSTMCell``, with the state as it comes."""
+    x, dh = (v[0] for v in inputs(case))
+    state = tuple(torch.randn(case.B, case.H, device=case.device).to(x.dtype) for _ in range(2))
+    cell = kind(case.H, case.H).to(case.device, x.dtype)
+    return step(case, x, dh, lambda x: cell(x, state), list(cell.parameters()))
+
+
+def our_cell(case: Case) -> Step:
+    return cells(case, LSTMCell)
+
+
+def torch_cell(case: Case) -> Step:
+    return cells(case, nn.LSTMCell)
 
 
 def compiled(case: Case) -> Step:

@@ -11,10 +11,13 @@ import peers
 import sampling_peers
 from cases import (
     BOTH,
+    CELL,
+    CELL_BOTH,
     FORWARD,
     GENERATION,
     NUCLEUS,
     SAMPLING,
+    STEP,
     TRAINING,
     TRAINING_RUN,
     Case,
@@ -54,6 +57,13 @@ def _lstm(case: Case) -> dict[str, Side]:
         if lstm_peers.installed("haste_pytorch") and case.dtype == "float32":
             found["Haste"] = Side(lambda: lstm_peers.haste(case))
     return found
+
+
+def _cell(case: Case) -> dict[str, Side]:
+    return {
+        OURS: Side(lambda: lstm_peers.our_cell(case)),
+        "nn.LSTMCell": Side(lambda: lstm_peers.torch_cell(case)),
+    }
 
 
 def _training_step(case: Case) -> dict[str, Side]:
@@ -107,6 +117,9 @@ def _training_run(case: Case) -> dict[str, Side]:
 TABLE: dict[str, Callable[[Case], dict[str, Side]]] = {
     FORWARD: _lstm,
     BOTH: _lstm,
+    STEP: _lstm,
+    CELL: _cell,
+    CELL_BOTH: _cell,
     TRAINING: _training_step,
     GENERATION: _generation,
     SAMPLING: _sampling,

@@ -104,6 +104,12 @@ def lstm(
                 raise RuntimeError(
                     f"Expected hidden[{k}] size {(stack, batch, size)}, got {list(state.shape)}"
                 )
+    dropping = training and dropout > 0 and num_layers > 1
+    if directions == 1 and batch_sizes is None and not has_proj and not dropping:
+        few = ops.lstm_steps(input, h0, c0, weights, has_bias)
+        if few is not None:
+            y, h, c = few
+            return (y.transpose(0, 1) if batch_first else y), h, c
     _check_devices(input, (h0, c0), weights)
     vmapped = _vmapped()
     run = _loop if vmapped else ops.lstm
@@ -122,7 +128,6 @@ def lstm(
     _check_dtypes(input, (h0, c0), weights, error)
 
     groups = [_one_bias(weights[k : k + each], has_bias) for k in range(0, len(weights), each)]
-    dropping = training and dropout > 0 and num_layers > 1
     if directions == 1 and not dropping:
         flat = [w for group in groups for w in group]
         y, h, c = run(
@@ -165,8 +170,9 @@ def lstm_cell(
 ) -> tuple[Tensor, Tensor]:
     """One step of an LSTM, as :class:`torch.nn.LSTMCell` computes it.
 
-    ``auto`` leaves a single step to torch's own cell, the fastest measured: a sequence kernel
-    rearranges the weights on each call. A forced backend runs its kernel.
+    On the CPU a step of few rows runs in one call from the weights as they lie. Where it can't, and
+    on other devices, ``auto`` leaves a step to torch's own cell: a kernel for sequences rearranges
+    the weights on each call. A forced backend runs its kernel.
 
     Args:
         input: (B, I).
@@ -184,6 +190,9 @@ def lstm_cell(
         BackendError: a forced backend cannot serve the call.
     """
     h0, c0 = _pair(hx)
+    few = ops.lstm_cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    if few is not None:
+        return few
     hidden_size = w_hh.shape[1]
     if input.dim() != 2:
         raise RuntimeError(f"input must have 2 dimensions, got {input.dim()}")

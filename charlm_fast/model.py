@@ -223,13 +223,21 @@ class CharLM(nn.Module):
         """The last layer's output (T, B, H), and the state."""
         h, c = self._state(ids, state)
         self.check_ids("ids", ids)
-        embedding = self.encoder.weight
-        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in self._layers()]
+        embedding, layers = self.encoder.weight, self._layers()
         dtype, lowered = h.dtype, self._lowered()
+        few = None
+        if ids.numel() <= ops.STEP_ROWS and not (
+            torch.is_grad_enabled() or lowered or self._drops_between()
+        ):
+            flat = [w for layer in layers for w in layer]
+            few = ops.lstm_steps(F.embedding(ids, embedding), h, c, flat, True)
+        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in layers]
         if lowered is not None:  # the state stays as wide as the parameters
             embedding, h, c = embedding.to(lowered), h.to(lowered), c.to(lowered)
             layers = [[w.to(lowered) for w in layer] for layer in layers]
-        if self._drops_between():
+        if few is not None:
+            y, h, c = few
+        elif self._drops_between():
             y, states = embedding, []
             for k, layer in enumerate(layers):
                 y = F.dropout(y, self.dropout) if k else y

@@ -11,6 +11,7 @@
 #include "cpu/isa.h"
 #include "cpu/lstm.h"
 #include "cpu/sample_args.h"
+#include "cpu/steps.h"
 
 namespace {
 
@@ -50,6 +51,77 @@ PyObject* sample_few(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
 }
 
+// Positional arguments one after the other; Python's error is set where one does not fit.
+class Arguments {
+ public:
+  Arguments(PyObject* const* args, Py_ssize_t count) : next_(args), end_(args + count) {}
+  Py_ssize_t left() const { return end_ - next_; }
+  bool flag() { return *next_++ == Py_True; }
+  int64_t integer() { return PyLong_AsLongLong(*next_++); }
+  void* address() { return PyLong_AsVoidPtr(*next_++); }
+  charlm::CellWeights weights() {
+    const void *w_ih = address(), *w_hh = address(), *b_ih = address();
+    return {w_ih, w_hh, b_ih, address()};
+  }
+
+ private:
+  PyObject* const* next_;
+  PyObject* const* end_;
+};
+
+// Calls run() without Python's lock, and returns None or sets Python's error.
+template <class Run>
+PyObject* unlocked(const Run& run) {
+  if (PyErr_Occurred()) return nullptr;
+  std::string error;
+  Py_BEGIN_ALLOW_THREADS;
+  try {
+    run();
+  } catch (const std::exception& e) {
+    error = e.what();
+  }
+  Py_END_ALLOW_THREADS;
+  if (error.empty()) Py_RETURN_NONE;
+  PyErr_SetString(PyExc_RuntimeError, error.c_str());
+  return nullptr;
+}
+
+// lstm_steps for Python; see kernels/native/steps.py for the arguments.
+PyObject* lstm_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  constexpr Py_ssize_t fixed = 12, each = 4;
+  if (count < fixed + each || (count - fixed) % each) {
+    PyErr_SetString(PyExc_TypeError, "lstm_steps: expected 12 arguments and 4 for each layer");
+    return nullptr;
+  }
+  Arguments a(args, count);
+  charlm::Steps s = {};
+  s.is_double = a.flag();
+  s.L = (count - fixed) / each;
+  for (int64_t* size : {&s.T, &s.B, &s.I, &s.H}) *size = a.integer();
+  for (const void** from : {&s.x, &s.h_0, &s.c_0}) *from = a.address();
+  for (void** to : {&s.y, &s.h_n, &s.c_n, &s.gates}) *to = a.address();
+  while (a.left()) s.weights.push_back(a.weights());
+  return unlocked([&] { charlm::lstm_steps(s); });
+}
+
+// lstm_cell_backward for Python; see kernels/native/steps.py for the arguments.
+PyObject* lstm_cell_backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 22) {
+    PyErr_SetString(PyExc_TypeError, "lstm_cell_backward: expected 22 arguments");
+    return nullptr;
+  }
+  Arguments a(args, count);
+  charlm::CellGradients g = {};
+  g.is_double = a.flag();
+  for (int64_t* size : {&g.B, &g.I, &g.H}) *size = a.integer();
+  for (const void** from : {&g.dh, &g.dc, &g.x, &g.h_0, &g.c_0, &g.gates, &g.c})
+    *from = a.address();
+  g.weights = a.weights();
+  for (void** to : {&g.dx, &g.dh_0, &g.dc_0, &g.dw_ih, &g.dw_hh, &g.db_ih, &g.db_hh})
+    *to = a.address();
+  return unlocked([&] { charlm::lstm_cell_backward(g); });
+}
+
 // A variable of the environment, which Python keeps up to date; os.environ raises and catches an
 // error for one that is not set, and takes ten times as long.
 PyObject* is_set(PyObject*, PyObject* name) {
@@ -59,11 +131,16 @@ PyObject* is_set(PyObject*, PyObject* name) {
   return PyBool_FromLong(value && *value);
 }
 
-PyMethodDef methods[] = {
-    {"is_set", is_set, METH_O, nullptr},
-    {"sample_few", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(sample_few)),
-     METH_FASTCALL, nullptr},
-    {}};
+PyMethodDef fast(const char* name, PyObject* (*call)(PyObject*, PyObject* const*, Py_ssize_t)) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call)), METH_FASTCALL,
+          nullptr};
+}
+
+PyMethodDef methods[] = {{"is_set", is_set, METH_O, nullptr},
+                         fast("sample_few", sample_few),
+                         fast("lstm_steps", lstm_steps),
+                         fast("lstm_cell_backward", lstm_cell_backward),
+                         {}};
 
 }  // namespace
 

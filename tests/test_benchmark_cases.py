@@ -7,11 +7,13 @@ import torch
 from cases import (
     BOTH,
     CAP,
+    CELL_BOTH,
     FORWARD,
     GENERATION,
     NUCLEUS,
     OPERATIONS,
     SAMPLING,
+    STEP,
     TRAINING,
     TRAINING_RUN,
     Case,
@@ -76,6 +78,8 @@ def test_the_work_of_an_lstm_is_what_torch_counts(layers):
         del state
     assert case.flops() == counted
     assert Case(BOTH, B=3, H=8, T=5, L=layers).flops() == 3 * counted
+    assert 5 * Case(STEP, B=3, H=8, T=1, L=layers).flops() == counted
+    assert 5 * layers * Case(CELL_BOTH, B=3, H=8, T=1, L=1).flops() == 3 * counted
 
 
 def test_an_embedding_counts_once_a_character():

@@ -6,13 +6,17 @@ from .head import linear_cross_entropy
 from .loss import lstm_cross_entropy
 from .lstm import lstm
 from .sample import sample
+from .steps import STEP_ROWS, lstm_cell, lstm_steps
 
 __all__ = [
+    "STEP_ROWS",
     "backends",
     "generate",
     "linear_cross_entropy",
     "lstm",
+    "lstm_cell",
     "lstm_cross_entropy",
+    "lstm_steps",
     "sample",
     "use_backend",
 ]

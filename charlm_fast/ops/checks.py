@@ -111,6 +111,12 @@ def check_ids(ids: Tensor, limit: int, name: str) -> None:
         )
 
 
+def is_batched(grad: Tensor) -> bool:
+    """Whether vmap stands over it: torch.vmap, or autograd's own, as is_grads_batched asks for."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Backends compute in the dtype of their arguments; autocast would change their products."""
     if device.type != "meta" and torch.is_autocast_enabled(device.type):

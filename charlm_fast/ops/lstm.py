@@ -12,7 +12,7 @@ from charlm_fast.kernels.reference.lstm import lstm as loop
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
-from .checks import check_batch_sizes, check_ids, check_lstm, without_autocast
+from .checks import check_batch_sizes, check_ids, check_lstm, is_batched, without_autocast
 from .dispatch import forced_backend, select
 from .function import Function
 from .registration import (
@@ -73,7 +73,7 @@ class _LSTM(Function):
             dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags,
             y, reserve, needs[0], need_weights,
         )  # fmt: skip
-        if any(g is not None and _is_batched(g) for g in (dy, dhn, dcn)):
+        if any(g is not None and is_batched(g) for g in (dy, dhn, dcn)):
             dx, dh0, dc0, *dweights = _batched_backward(
                 dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags
             )
@@ -102,12 +102,6 @@ def _in_place(backend: str, *tensors: Tensor | None) -> Any:
         return None
     module = select("lstm_backward", given[0].device, given[0].dtype, backend)
     return module.lstm_backward if getattr(module, "OVERWRITES", False) else None
-
-
-def _is_batched(grad: Tensor) -> bool:
-    """Whether vmap stands over it: torch.vmap, or autograd's own, as is_grads_batched asks for."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
 
 
 def _batched_backward(dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *flags):  # type: ignore[no-untyped-def]

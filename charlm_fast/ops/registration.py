@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)  # no subclass that could watch operations
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # no subclass that could watch operations
 
 LIBRARY = torch.library.Library("charlm_fast", "FRAGMENT")
 
@@ -67,4 +67,4 @@ def last_pass() -> bool:
 
 def plain(*tensors: torch.Tensor) -> bool:
     """Whether these are tensors with data and of no subclass that could watch operations."""
-    return tensors[0].device.type != "meta" and all(type(t) in _PLAIN for t in tensors)
+    return tensors[0].device.type != "meta" and all(type(t) in PLAIN for t in tensors)

@@ -6,6 +6,7 @@
 #include "outer_products.h"
 #include "sample.h"
 #include "sequence_kernels.h"
+#include "step.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
@@ -14,6 +15,10 @@ template <class T>
 constexpr Kernels<T> make_kernels() {
   return {make_sequence_kernels<T>(),
           outer_products<T>,
+          step<T>,
+          step_backward<T>,
+          add_up_rows<T>,
+          outer_rows<T>,
           cross_entropy_rows<T>,
           sample_rows<T>,
           project_rows<T>,

@@ -99,6 +99,10 @@ constexpr i64 kOuterLarge = i64{1} << 21;  // elements of out from which blocks 
 struct Sampling;
 template <class T>
 struct GenerateArgs;
+template <class T>
+struct StepArgs;
+template <class T>
+struct StepBackwardArgs;
 
 // What the LSTM over a sequence needs.
 template <class S>
@@ -120,6 +124,13 @@ template <class T>
 struct Kernels : SequenceKernels<T> {
   // Rows [begin, end) of out; scratch of kOuterDepth * panel_width elements.
   void (*outer_products)(const OuterProducts<T>&, i64 begin, i64 end, T* scratch);
+  // One step from unpacked weights: vectors [first, last) of the units.
+  void (*step)(const StepArgs<T>&, i64 first, i64 last);
+  void (*step_backward)(const StepBackwardArgs<T>&);
+  // Panels [p0, p1) of the columns of out (rows, N) = a (rows, K) w (K, N), w unpacked.
+  void (*add_up_rows)(const T* a, i64 rows, const T* w, i64 K, i64 N, i64 p0, i64 p1, T* out);
+  // Rows [begin, end) of out (M, N) = a^T b, a (rows, M), b (rows, N), at most kOuterRows rows.
+  void (*outer_rows)(const T* a, i64 rows, i64 M, const T* b, i64 N, i64 begin, i64 end, T* out);
   // In place: logits (rows, V) -> gradient of the summed cross-entropy; loss by row.
   void (*cross_entropy)(T* logits, i64 rows, i64 V, const i64* targets, T* loss, bool gradient);
   // Rows [begin, end) of (N, V).

@@ -27,9 +27,11 @@ def _isas() -> list[str]:
     return torch.ops.charlm_fast_native.isa("").split(",")
 
 
-def _variants(threads: tuple[int, ...]) -> list[object]:
+def _variants(threads: tuple[int, ...], only: str = "") -> list[object]:
     found: list[object] = []
     for name, reason in backends().items():
+        if only and name != only:
+            continue
         if reason is not None:
             found.append(
                 pytest.param(Variant(name), marks=pytest.mark.skip(reason=reason), id=name)
@@ -70,6 +72,12 @@ def _enter(variant: Variant) -> Iterator[Variant]:
 @pytest.fixture(params=_variants((1, 2, 5)))
 def variant(request: pytest.FixtureRequest) -> Iterator[Variant]:
     """Each backend, instruction set and thread count."""
+    yield from _enter(request.param)
+
+
+@pytest.fixture(params=_variants((1, 2, 5), "cpu"))
+def cpu_variant(request: pytest.FixtureRequest) -> Iterator[Variant]:
+    """Each instruction set and thread count of backend cpu."""
     yield from _enter(request.param)
 
 

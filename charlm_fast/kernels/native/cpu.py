@@ -10,6 +10,7 @@ from . import linear_cross_entropy, lstm
 from .generate import generate
 from .gradients import lstm_backward, lstm_loss, lstm_loss_backward
 from .sample import few_rows, is_set, sample
+from .steps import lstm_cell_backward, lstm_steps
 
 __all__ = [
     "few_rows",
@@ -19,8 +20,10 @@ __all__ = [
     "linear_cross_entropy",
     "lstm",
     "lstm_backward",
+    "lstm_cell_backward",
     "lstm_loss",
     "lstm_loss_backward",
+    "lstm_steps",
     "refuses",
     "sample",
     "unavailable",

@@ -12,6 +12,7 @@
 #include "cpu/generation.h"
 #include "cpu/isa.h"
 #include "cpu/lstm.h"
+#include "cpu/steps.h"
 #include "torch/csrc/stable/ops.h"
 
 namespace {
@@ -305,11 +306,82 @@ void run_generate() {
 }
 
 template <class T>
+void run_steps() {
+  const int64_t L = draw(1, 3), H = draw_size(70), I = draw_size(70), B = draw(1, 9);
+  const int64_t steps = draw(1, 4);
+  const bool has_bias = flip(), has_y = flip();
+  const double scale = 1 / std::sqrt(static_cast<double>(H));
+  Tensors held;  // what the addresses below lie in
+  const auto at = [&](const Tensor& t) {
+    held.push_back(t);
+    return held.back().type_erased();
+  };
+  const auto weights = [&](int64_t columns) {
+    const void *w_ih = at(real<T>({4 * H, columns}, scale)), *w_hh = at(real<T>({4 * H, H}, scale));
+    const auto bias = [&] { return has_bias ? at(real<T>({4 * H}, scale)) : nullptr; };
+    const void* b_ih = bias();
+    return charlm::CellWeights{w_ih, w_hh, b_ih, bias()};
+  };
+  const auto empty = [](std::vector<int64_t> sizes) {
+    return Tensor(std::move(sizes), torch::stable::scalar_type_of<T>);
+  };
+  charlm::Steps s = {sizeof(T) == 8, L, steps, B, I, H};
+  s.x = at(real<T>({steps, B, I}));
+  s.h_0 = at(real<T>({L, B, H}));
+  s.c_0 = at(real<T>({L, B, H}));
+  for (int64_t l = 0; l < L; ++l) s.weights.push_back(weights(l ? H : I));
+  const auto [found, expected] = both_ways<T>([&] {
+    const Tensor y = empty({has_y ? steps : 0, B, H}), h = empty({L, B, H}), c = empty({L, B, H});
+    s.y = has_y ? y.type_erased() : nullptr;
+    s.h_n = h.type_erased();
+    s.c_n = c.type_erased();
+    charlm::lstm_steps(s);
+    return Tensors{y, h, c};
+  });
+  check_close<T>(found, expected, "lstm_steps");
+
+  const Tensor h = empty({B, H}), c = empty({B, H}), gates = empty({B, 4 * H});
+  s.L = s.T = 1;
+  s.y = nullptr;
+  s.h_n = h.type_erased();
+  s.c_n = c.type_erased();
+  s.gates = gates.type_erased();
+  charlm::lstm_steps(s);
+  charlm::CellGradients g = {s.is_double, B, I, H};
+  g.dh = draw(0, 3) ? at(real<T>({B, H})) : nullptr;
+  g.dc = draw(0, 3) ? at(real<T>({B, H})) : nullptr;
+  g.x = s.x;
+  g.h_0 = s.h_0;
+  g.c_0 = s.c_0;
+  g.gates = s.gates;
+  g.c = s.c_n;
+  g.weights = s.weights[0];
+  const bool need_x = flip(), need_h = flip(), need_weights = flip();
+  const auto [gradients, right] = both_ways<T>([&] {
+    const int64_t G = need_weights ? 4 * H : 0, biased = has_bias ? G : 0;
+    Tensors out = {empty({need_x ? B : 0, I}),
+                   empty({need_h ? B : 0, H}),
+                   empty({B, H}),
+                   empty({G, I}),
+                   empty({G, H}),
+                   empty({biased}),
+                   empty({biased})};
+    void** to[] = {&g.dx, &g.dh_0, &g.dc_0, &g.dw_ih, &g.dw_hh, &g.db_ih, &g.db_hh};
+    for (size_t k = 0; k < out.size(); ++k)
+      *to[k] = out[k].numel() ? out[k].type_erased() : nullptr;
+    charlm::lstm_cell_backward(g);
+    return out;
+  });
+  check_close<T>(gradients, right, "lstm_cell_backward");
+}
+
+template <class T>
 void run_one(int64_t kind) {
   if (kind < 5) return run_lstm<T>();
   if (kind == 5) return run_rows<T>();
   if (kind == 6) return run_language_model<T>();
   if (kind < 9) return run_sample<T>();
+  if (kind > 10) return run_steps<T>();
   return run_generate<T>();
 }
 
@@ -321,7 +393,7 @@ int main(int count, char** argument) {
   for (int64_t k = 0; k < cases; ++k) {
     random_bits.seed(first + k);
     try {
-      const int64_t kind = draw(0, 10);
+      const int64_t kind = draw(0, 12);
       const std::vector<std::string> isas = charlm::available_isas();
       if (draw(0, 4) == 0 && std::count(isas.begin(), isas.end(), kBFloat16))
         run_lstm<BFloat16>();

@@ -1,0 +1,264 @@
+"""Few steps and cells on the CPU, past torch's dispatcher, against torch's own in float64."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import charlm_fast
+from charlm_fast import _extension, functional, ops
+from charlm_fast.ops import steps
+
+from ..oracle import FORWARD_LIMIT, GRADIENT_LIMIT, assert_close
+from .conftest import Variant
+
+pytestmark = pytest.mark.skipif(
+    charlm_fast.backends()["cpu"] is not None, reason="the kernels are not built"
+)
+
+F32, F64 = torch.float32, torch.float64
+SHAPES = [  # T, B, H, L, I
+    (1, 1, 1, 1, 1),
+    (2, 3, 3, 2, 5),
+    (3, 5, 15, 1, 33),
+    (1, 1, 16, 1, 16),
+    (4, 4, 33, 3, 7),
+    (16, 1, 100, 2, 100),
+    (1, 16, 128, 2, 128),
+    (5, 2, 257, 1, 31),
+    (1, 2, 1024, 2, 3),
+]
+
+
+def assert_near(got: Tensor, expected: Tensor, limit: float, what: str) -> None:
+    """As assert_close, but no closer than if all values were 1: a few can be differences."""
+    error = (got.double() - expected).norm() / max(expected.norm(), expected.numel() ** 0.5)
+    assert got.shape == expected.shape and error <= limit, f"{what}: {error:.2e} > {limit:.0e}"
+
+
+def parameters(I: int, H: int, L: int, bias: bool) -> list[Tensor]:
+    return [
+        torch.randn(shape, dtype=F64) * H**-0.5
+        for l in range(L)
+        for shape in ((4 * H, H if l else I), (4 * H, H), *((4 * H,),) * (2 * bias))
+    ]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_lstm_steps(
+    shape: tuple[int, ...], dtype: torch.dtype, bias: bool, cpu_variant: Variant
+) -> None:
+    T, B, H, L, I = shape
+    weights = [w.to(dtype) for w in parameters(I, H, L, bias)]
+    x, h, c = (torch.randn(s, dtype=dtype) for s in ((T, B, I), (L, B, H), (L, B, H)))
+    before = [t.clone() for t in (x, h, c, *weights)]
+    right = torch.lstm(
+        x.double(), (h.double(), c.double()), [w.double() for w in weights], bias, L,
+        0.0, False, False, False,
+    )  # fmt: skip
+    if H > steps.CACHED_UNITS and T > steps.STEPS:
+        assert ops.lstm_steps(x, h, c, weights, bias) is None
+        return
+    for strided in (False, True):
+        if strided:
+            x, h, c = (t.transpose(0, -1).contiguous().transpose(0, -1) for t in (x, h, c))
+        found = ops.lstm_steps(x, h, c, weights, bias)
+        assert found is not None
+        for got, expected, name in zip(found, right, ("y", "h_n", "c_n"), strict=True):
+            assert got.is_contiguous() and got.dtype == dtype
+            assert_near(got, expected, FORWARD_LIMIT[dtype], name)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, h, c, *weights), strict=True))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    "B, H, I", [(1, 1, 1), (3, 5, 2), (16, 33, 70), (2, 128, 128), (7, 257, 3)]
+)
+def test_cell_and_its_gradients(
+    B: int, H: int, I: int, dtype: torch.dtype, bias: bool, cpu_variant: Variant
+) -> None:
+    weights = [w.to(dtype) for w in parameters(I, H, 1, bias)]
+    inputs = [torch.randn(B, n, dtype=dtype) for n in (I, H, H)]
+    leaves = [t.requires_grad_() for t in (*inputs, *weights)]
+    oracle = [t.detach().double().requires_grad_() for t in leaves]
+    dh, dc = torch.randn(B, H, dtype=dtype), torch.randn(B, H, dtype=dtype)
+    for first, second in ((dh, dc), (None, dc), (dh, None)):
+        grads = []
+        for v, scale in ((leaves, dtype), (oracle, F64)):
+            cell = functional.lstm_cell if v is leaves else torch.lstm_cell
+            outputs = cell(v[0], (v[1], v[2]), *v[3:])
+            if v is leaves:
+                assert type(outputs[0].grad_fn).__name__ == "_CellBackward"
+                mine = outputs
+            pairs = [(o, g) for o, g in zip(outputs, (first, second), strict=True) if g is not None]
+            grads.append(
+                torch.autograd.grad([o for o, _ in pairs], v, [g.to(scale) for _, g in pairs])
+            )
+        for got, right in zip(mine, outputs, strict=True):
+            assert_near(got, right, FORWARD_LIMIT[dtype], "state")
+        for k, (got, right) in enumerate(zip(*grads, strict=True)):
+            assert_near(got, right, GRADIENT_LIMIT[dtype], f"gradient {k}")
+
+
+@pytest.mark.parametrize("needs", range(1, 128, 9))
+def test_gradients_of_some_inputs_only(needs: int) -> None:
+    tensors = [torch.randn(2, n, dtype=F64) for n in (5, 7, 7)] + parameters(5, 7, 1, True)
+    found = []
+    for cell in (functional.lstm_cell, torch.lstm_cell):
+        leaves = [t.clone().requires_grad_(bool(needs >> k & 1)) for k, t in enumerate(tensors)]
+        x, h, c, *weights = leaves
+        out = cell(x, (h, c), *weights)
+        (out[0].sin().sum() + out[1].sum()).backward()
+        found.append([t.grad for t in leaves])
+    for got, right in zip(*found, strict=True):
+        assert (got is None) is (right is None)
+        if got is not None:
+            assert_close(got, right, 1e-13, "gradient")
+
+
+def test_two_biases_have_gradients_of_their_own() -> None:
+    cell = charlm_fast.LSTMCell(5, 7)
+    cell(torch.randn(2, 5))[0].sum().backward()
+    assert torch.equal(cell.bias_ih.grad, cell.bias_hh.grad)
+    assert cell.bias_ih.grad.data_ptr() != cell.bias_hh.grad.data_ptr()
+
+
+def test_gradients_of_gradients_and_many_at_once() -> None:
+    x, h, c, *weights = (
+        t.requires_grad_()
+        for t in (*(torch.randn(2, n, dtype=F64) for n in (3, 4, 4)), *parameters(3, 4, 1, True))
+    )
+
+    def cell(x: Tensor, h: Tensor, c: Tensor, *weights: Tensor) -> Any:
+        return functional.lstm_cell(x, (h, c), *weights)
+
+    inputs = (x, h, c, *weights)
+    assert torch.autograd.gradcheck(cell, inputs, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(cell, inputs)
+    same = torch.randn(2, 4, dtype=F64, requires_grad=True)  # one tensor in two places
+    args = same, same, c, torch.randn(16, 4, dtype=F64), *weights[1:]
+    assert torch.autograd.gradgradcheck(lambda v: cell(v, v, *args[2:]), (same,))
+
+
+def test_a_step_at_a_time_is_the_sequence() -> None:
+    for module in (charlm_fast.LSTM(6, 40, 2), charlm_fast.LSTM(6, 40, 2, batch_first=True)):
+        x, state, outputs = torch.randn(3, 30, 6), None, []
+        time = 1 if module.batch_first else 0
+        with torch.no_grad():
+            whole = module(x.transpose(0, 1 - time))
+            for part in x.transpose(0, 1 - time).split(1, time):
+                y, state = module(part, state)
+                outputs.append(y)
+        assert_close(torch.cat(outputs, time), whole[0].double(), 1e-6, "y")
+        for got, right in zip(state, whole[1], strict=True):
+            assert_close(got, right.double(), 1e-6, "state")
+
+
+def test_a_language_model_a_character_at_a_time() -> None:
+    model = charlm_fast.CharLM(hidden_size=40)
+    ids = torch.randint(100, (20, 3))
+    with torch.no_grad():
+        whole, _ = model(ids)
+        state, logits = None, []
+        for row in ids.split(1):
+            out, state = model(row, state)
+            logits.append(out)
+    assert_close(torch.cat(logits), whole.double(), 1e-6, "logits")
+    with torch.no_grad(), pytest.raises(IndexError):
+        model(ids[:1] + 100)
+
+
+@pytest.mark.parametrize("H, I", [(16, 16), (5, 3), (19, 35)])
+def test_what_is_not_finite_stays_where_it_is(H: int, I: int, cpu_variant: Variant) -> None:
+    """Where a row's last values are read twice, what was added before must not count again."""
+    weights = [w.float() for w in parameters(I, H, 1, True)]
+    weights[0].abs_()
+    weights[0][:, max(0, I - 10)] = float("inf")
+    x, h, c = torch.rand(2, I) + 0.1, torch.randn(2, H), torch.randn(2, H)
+    x[1] = float("nan")
+    found = ops.lstm_steps(x[None], h[None], c[None], weights, True)
+    assert found is not None
+    for got, right in zip(found[1:], torch.lstm_cell(x, (h, c), *weights), strict=True):
+        torch.testing.assert_close(got[0], right, equal_nan=True)
+        assert got[0, 0].isfinite().all() and got[0, 1].isnan().all()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels that were called past the dispatcher."""
+    made: list[str] = []
+
+    def watch(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        return lambda *args: (made.append(name), kernel(*args))[1]
+
+    for name in ("lstm_steps", "lstm_cell_backward"):
+        kernel = watch(name, getattr(_extension.native_module(), name))
+        monkeypatch.setattr(steps.cpu, name, lambda kernel=kernel: kernel)
+    return made
+
+
+def test_who_takes_the_short_way(calls: list[str]) -> None:
+    lstm, cell = charlm_fast.LSTM(8, 8, 2), charlm_fast.LSTMCell(8, 8)
+    model, ids = charlm_fast.CharLM(hidden_size=8), torch.randint(100, (1, 2))
+    x = torch.randn(1, 2, 8)
+    with torch.no_grad():
+        for run in (lambda: lstm(x), lambda: lstm(x[0]), lambda: cell(x[0]), lambda: model(ids)):
+            run()
+            assert calls.pop() == "lstm_steps" and not calls
+    cell(x[0])[0].sum().backward()
+    assert calls == ["lstm_steps", "lstm_cell_backward"]
+
+
+class Watching(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: m(x[..., :1, :].expand(*x.shape[:-2], 17, 8)),
+        lambda m, x: m.bfloat16()(x.bfloat16()),
+        lambda m, x: torch.func.grad(lambda v: m(v)[0].sum())(x),
+        lambda m, x: _traced(m, x),
+        lambda m, x: _within(Watching(), m, x),
+        lambda m, x: _within(torch.autocast("cpu", torch.bfloat16), m, x),
+        lambda m, x: _within(charlm_fast.use_backend("reference"), m, x),
+        lambda m, x: _within(torch.autograd.forward_ad.dual_level(), m, x),
+    ],
+    ids=["rows", "bfloat16", "transform", "trace", "mode", "autocast", "backend", "forward mode"],
+)
+def test_who_does_not(run: Any, calls: list[str]) -> None:
+    x = torch.randn(1, 2, 8)
+    for module in (charlm_fast.LSTM(8, 8), charlm_fast.LSTMCell(8, 8)):
+        with torch.no_grad():
+            run(module, x if isinstance(module, nn.RNNBase) else x[0])
+    assert not calls
+
+
+def _within(context: Any, module: nn.Module, x: Tensor) -> None:
+    with context:
+        module(x)
+
+
+def _traced(module: nn.Module, x: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(module, x, check_trace=False)
+
+
+@pytest.mark.parametrize("name", ["lstm_steps", "lstm_cell_backward"])
+def test_wrong_arguments_raise(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: expected"):
+        getattr(_extension.native_module(), name)(False, 1)
+    with pytest.raises(TypeError):
+        count = 16 if name == "lstm_steps" else 22
+        getattr(_extension.native_module(), name)(*["no number"] * count)
