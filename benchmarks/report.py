@@ -27,10 +27,10 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python benchmarks/measure.py && python benchmarks/report.py`; every shape that was
 measured is here, wins and losses alike. Ours and the peers run in alternating blocks of one run, on
-the same random inputs; training steps read English prose (random ids up to commit aece305). Times
-are medians over blocks, with the smallest and the largest in brackets. The ratio is the median over
-neighbouring blocks of the peer's time to ours: above 1 ours is faster. The best peer is the fastest
-that does the same job in the same dtype.
+the same random inputs; training steps read English prose (random ids in the rows of the Intel
+machine). Times are medians over blocks, with the smallest and the largest in brackets. The ratio is
+the median over neighbouring blocks of the peer's time to ours: above 1 ours is faster. The best
+peer is the fastest that does the same job in the same dtype.
 
 "Of roof" is the least time that the machine could need, as a share of ours: the operation's least
 arithmetic at the speed of the fastest matrix product seen, or its least memory traffic at that of
