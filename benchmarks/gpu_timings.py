@@ -4,8 +4,9 @@
 
 Every row goes to the file named by STAGE_RESULT as soon as it is there: a run that is stopped
 keeps its rows. Times are microseconds, [minimum, median, maximum] over alternating blocks, with
-CUDA events around each block; `ratio` is the median over neighbouring blocks of peer / ours. A
-side that cannot run says so under `errors`. --device cpu --quick rehearses all of it at toy sizes.
+CUDA events around each block; `ratio` is the median over neighbouring blocks of peer / ours, and
+`floor_us_h200` the least that gpu_floors.py knows of. A side that cannot run says so under
+`errors`. --device cpu --quick rehearses all of it at toy sizes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from contest import SUMMARY, Effort, Side, Step, block_seconds, contest
+from gpu_floors import floor_us
 from torch import Tensor, nn
 
 from charlm_fast import LSTM, CharLM, backends, ops, use_backend
@@ -34,8 +36,8 @@ BLOCK = 0.02  # seconds
 class Bench:
     """Device, sizes and the rows found so far."""
 
-    def __init__(self, device: str, quick: bool) -> None:
-        self.device, self.quick = torch.device(device), quick
+    def __init__(self, suite: str, device: str, quick: bool) -> None:
+        self.suite, self.device, self.quick = suite, torch.device(device), quick
         self.gpu = self.device.type == "cuda"
         self.rounds, self.block = (2, 0.0) if quick else (ROUNDS, BLOCK)
         mine = ("triton", "cuda") if self.gpu else ("cpu",)
@@ -71,7 +73,9 @@ class Bench:
             if name != peer and peer in times
         }
         micro = {name: [round(f(found) * 1e6, 2) for f in SUMMARY] for name, found in times.items()}
-        self.add(**row, peer=peer, us=micro, ratio=ratios, **({"errors": errors} if errors else {}))
+        floors = {name: round(value, 1) for name, value in floor_us(self.suite, row).items()}
+        failed = {"errors": errors} if errors else {}
+        self.add(**row, peer=peer, us=micro, ratio=ratios, floor_us_h200=floors, **failed)
 
     def graphed(self, build: Callable[[], Step]) -> Callable[[], Step]:
         """The same step as one CUDA graph."""
@@ -335,7 +339,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="toy sizes, few rounds")
     args = parser.parse_args()
-    bench = Bench(args.device, args.quick)
+    bench = Bench(args.suite, args.device, args.quick)
     SUITES[args.suite](bench)
     failed = sorted({n for row in bench.result["rows"] for n in row.get("errors", {})})
     if failed:

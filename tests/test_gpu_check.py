@@ -76,23 +76,24 @@ def _check_rows(rows: list[dict[str, Any]]) -> None:
     assert rows
     for row in rows:
         assert row["ratio"]["cpu"] > 0 and row["us"][row["peer"]][0] > 0
+        assert row["floor_us_h200"]["floor"] > 0
         assert "errors" not in row
 
 
 @pytest.mark.parametrize("suite", ["step", "grid", "head", "sampling"])
 def test_timings_at_toy_sizes(suite: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAGE_RESULT", str(tmp_path / "rows.json"))
-    gpu_timings.SUITES[suite](gpu_timings.Bench("cpu", quick=True))
+    gpu_timings.SUITES[suite](gpu_timings.Bench(suite, "cpu", quick=True))
     _check_rows(json.loads((tmp_path / "rows.json").read_text())["rows"])
 
 
 def test_a_side_that_cannot_run_is_named_and_the_others_timed() -> None:
-    bench = gpu_timings.Bench("cpu", quick=True)
+    bench = gpu_timings.Bench("sampling", "cpu", quick=True)
 
     def broken() -> gpu_timings.Step:
         raise RuntimeError("does not fit\nmore")
 
-    bench.contest({"bad": broken, "good": lambda: list, "peer": lambda: list}, "peer", B=1)
+    bench.contest({"bad": broken, "good": lambda: list, "peer": lambda: list}, "peer", N=1, V=1)
     (row,) = bench.result["rows"]
     assert row["errors"] == {"bad": "RuntimeError: does not fit"}
     assert set(row["us"]) == {"good", "peer"} and set(row["ratio"]) == {"good"}
