@@ -226,8 +226,13 @@ class CharLM(nn.Module):
         embedding, layers = self.encoder.weight, self._layers()
         dtype, lowered = h.dtype, self._lowered()
         few = None
-        if ids.numel() <= ops.STEP_ROWS and not (
-            torch.is_grad_enabled() or lowered or self._drops_between()
+        if not (
+            torch.is_grad_enabled()
+            or lowered
+            or torch.compiler.is_compiling()
+            or self._drops_between()
+            or not ids.is_cpu
+            or ids.numel() > ops.STEP_ROWS
         ):
             flat = [w for layer in layers for w in layer]
             few = ops.lstm_steps(F.embedding(ids, embedding), h, c, flat, True)

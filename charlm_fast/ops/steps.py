@@ -20,7 +20,7 @@ from charlm_fast.kernels.native import cpu
 from .checks import is_batched
 from .dispatch import chooses_cpu
 from .function import Function
-from .registration import PLAIN, nothing_watches, plain, wants_gradient
+from .registration import PLAIN, nothing_watches, wants_gradient
 
 # Up to so many rows in all are faster from unpacked weights, at every size from 64 units on; of
 # weights that a core's cache does not hold, up to so many steps (docs/benchmarks.md, "Step").
@@ -44,16 +44,18 @@ def lstm_steps(
     Returns:
         y (T, B, H), h_n and c_n (L, B, H), or None where this is no case for it.
     """
-    if not nothing_watches():
+    if x.dim() != 3 or h0.dim() != 3 or not nothing_watches():
         return None
     T, B, I = x.shape
-    L, _, H = h0.shape
-    if not x.is_cpu or not 0 < T * B <= STEP_ROWS or (H > CACHED_UNITS and T > STEPS):
+    L, batch, H = h0.shape
+    if not 0 < T * B <= STEP_ROWS or (H > CACHED_UNITS and T > STEPS):
+        return None
+    tensors = (x, h0, c0, *weights)
+    if not (I and H) or batch != B or c0.shape != h0.shape or wants_gradient(*tensors):
+        return None
+    if not _serves(tensors):
         return None
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
-    tensors = (x, h0, c0, *weights)
-    if wants_gradient(*tensors) or not _serves(tensors) or c0.shape != h0.shape:
-        return None
     each = 4 if has_bias else 2
     if len(weights) != each * L or not all(
         _fits(weights[k : k + each], H if k else I, H) for k in range(0, len(weights), each)
@@ -93,9 +95,10 @@ def lstm_cell(
     B, H = shape
     weights = (w_ih, w_hh) if b_ih is None or b_hh is None else (w_ih, w_hh, b_ih, b_hh)
     if (
-        not x.is_cpu
-        or not 0 < B <= CELL_ROWS_WITH_GRADIENT
+        not 0 < B <= CELL_ROWS_WITH_GRADIENT
+        or not H
         or x.shape[0] != B
+        or not x.shape[1]
         or (b_ih is None) is not (b_hh is None)
         or not _fits(weights, x.shape[1], H)
     ):
@@ -103,23 +106,30 @@ def lstm_cell(
     record = wants_gradient(x, h0, c0, *weights)
     if B > CELL_ROWS and not record:
         return None
-    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
-    tensors = (x, h0, c0, *weights)
-    if not _serves(tensors):
+    if not _serves((x, h0, c0, *weights)):
         return None
+    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     if record:
-        return _Cell.apply(*tensors)
+        return _Cell.apply(x, h0, c0, *weights)
     h, c = torch.empty_like(h0), torch.empty_like(c0)
     _run(x, h0, c0, weights, h, c, None)
     return h, c
 
 
 def _serves(tensors: Sequence[Tensor]) -> bool:
-    """Whether the kernel may take these as they are: plain, contiguous, of one dtype that it has,
-    on the CPU; and whether that is the backend. A loop, as generators take twice as long."""
+    """Whether the kernel may take these: plain, strided, of one dtype that it has, on the CPU, and
+    all but the first three, which are made so, contiguous; and whether that is the backend.
+    A loop, as generators take twice as long."""
     dtype = tensors[0].dtype
-    for t in tensors:
-        if type(t) not in PLAIN or t.dtype is not dtype or not t.is_cpu or not t.is_contiguous():
+    for k, t in enumerate(tensors):
+        if (
+            type(t) not in PLAIN
+            or t.dtype is not dtype
+            or not t.is_cpu
+            or t.layout is not torch.strided
+            or t.is_neg()
+            or (k > 2 and not t.is_contiguous())
+        ):
             return False
     return (
         dtype in cpu.DTYPES
@@ -161,56 +171,119 @@ class _Cell(Function):
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        h, c, gates = torch.empty_like(h0), torch.empty_like(c0), h0.new_empty(4 * h0.numel())
+        h, c, gates = (
+            torch.empty_like(h0),
+            torch.empty_like(c0),
+            h0.new_empty(h0.shape[0], 4, h0.shape[1]),
+        )
         _run(x, h0, c0, weights, h, c, gates)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, h0, c0, *weights, gates, c)
+        # What torch saves, and no more: the rest may be written to before the backward pass. The
+        # outputs too, so c is kept as a copy.
+        by_x, by_h, _, *by_weight = ctx.needs_input_grad
+        read = (any(by_weight), any(by_weight), True, by_x, by_h)
+        inputs = (x, h0, c0, *weights)
+        ctx.others = tuple(None if k < len(read) and read[k] else t for k, t in enumerate(inputs))
+        ctx.save_for_backward(
+            *(t for t, other in zip(inputs, ctx.others, strict=True) if other is None),
+            gates,
+            c.clone(),
+        )
         return h, c
 
     @staticmethod
     def backward(ctx: Any, dh: Optional, dc: Optional) -> tuple[Optional, ...]:  # type: ignore[override]
         needs = ctx.needs_input_grad
-        *inputs, gates, c = ctx.saved_tensors
+        *saved, gates, c = ctx.saved_tensors
+        found = iter(saved)
+        inputs = [next(found) if other is None else other for other in ctx.others]
         given = [g for g in (dh, dc) if g is not None]
         if not given:
             return (None,) * len(needs)
-        if torch.is_grad_enabled() or not plain(*given) or any(is_batched(g) for g in given):
-            return _differentiable(inputs, needs, (dh, dc))
         x, h0, c0, *weights = inputs
+        B, I = x.shape
+        H = h0.shape[1]
+        # What comes back may be another tensor: hooks give and take as they like.
+        plainly = (
+            nothing_watches()
+            and not any(is_batched(g) for g in given)
+            and _serves((x, h0, c0, gates, c, *weights))
+            and all(g.dtype is x.dtype and _serves((g,)) for g in given)
+            and _fits(weights, I, H)
+            and gates.shape == (B, 4, H)
+            and all(t.shape == (B, H) and t.is_contiguous() for t in (h0, c0, c))
+            and x.is_contiguous()
+        )
+        if torch.is_grad_enabled():
+            return _differentiable(inputs, needs, (dh, dc))
+        if not plainly:
+            return _by_operations(inputs, needs, dh, dc, gates, c)
         dh, dc = (None if g is None else g.contiguous() for g in (dh, dc))
         dx = torch.empty_like(x) if needs[0] else None
         dh0 = torch.empty_like(h0) if needs[1] else None
         dc0 = torch.empty_like(c0)
         dweights = [torch.empty_like(w) for w in weights] if any(needs[3:]) else []
-        B, I = x.shape
         none = (0,) * (4 - len(dweights))
         cpu.lstm_cell_backward()(
-            x.dtype is torch.float64, B, I, h0.shape[1], _address(dh), _address(dc),
+            x.dtype is torch.float64, B, I, H, _address(dh), _address(dc),
             *(t.data_ptr() for t in (x, h0, c0, gates, c, weights[0], weights[1])), 0, 0,
             _address(dx), _address(dh0), dc0.data_ptr(), *(d.data_ptr() for d in dweights), *none,
         )  # fmt: skip
-        found = (dx, dh0, dc0, *(dweights or (None,) * len(weights)))
-        return tuple(d if need else None for d, need in zip(found, needs, strict=True))
+        grads = (dx, dh0, dc0, *(dweights or (None,) * len(weights)))
+        return tuple(d if need else None for d, need in zip(grads, needs, strict=True))
 
 
 def _differentiable(
     inputs: Sequence[Tensor], needs: Sequence[bool], gradients: Sequence[Optional]
 ) -> tuple[Optional, ...]:
-    """The gradients through torch's own cell: as a graph (create_graph), or of many at once."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # A view for each argument, so that a tensor given twice gets two gradients.
-        leaves = [v.view_as(v) if need else v for v, need in zip(inputs, needs, strict=True)]
-        x, h0, c0, *weights = leaves
-        outputs = torch.lstm_cell(x, (h0, c0), *weights)
+    """The gradients as a graph (create_graph), through torch's own cell."""
+    # A view for each argument, so that a tensor given twice gets two gradients.
+    leaves = [v.view_as(v) if need else v for v, need in zip(inputs, needs, strict=True)]
+    x, h0, c0, *weights = leaves
+    outputs = torch.lstm_cell(x, (h0, c0), *weights)
     pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
     found = iter(
         torch.autograd.grad(
             [o for o, _ in pairs],
             [v for v, need in zip(leaves, needs, strict=True) if need],
             [g for _, g in pairs],
-            create_graph=again,
+            create_graph=True,
             allow_unused=True,
         )
     )
     return tuple(next(found) if need else None for need in needs)
+
+
+def _by_operations(
+    inputs: Sequence[Tensor],
+    needs: Sequence[bool],
+    dh: Optional,
+    dc: Optional,
+    gates: Tensor,
+    c: Tensor,
+) -> tuple[Optional, ...]:
+    """The gradients by torch's operations, which transforms and subclasses know."""
+    x, h0, c0, *weights = inputs
+    i, f, g, o = gates.unbind(1)
+    squashed = c.tanh()
+    dh = torch.zeros_like(c) if dh is None else dh
+    d = dh * o * (1 - squashed * squashed)
+    d = d if dc is None else d + dc
+    dgates = torch.cat(
+        [
+            d * g * i * (1 - i),
+            d * c0 * f * (1 - f),
+            d * i * (1 - g * g),
+            dh * squashed * o * (1 - o),
+        ],
+        -1,
+    )
+    found = [
+        dgates @ weights[0],
+        dgates @ weights[1],
+        d * f,
+        dgates.t() @ x,
+        dgates.t() @ h0,
+        *(dgates.sum(0) for _ in weights[2:]),
+    ]
+    return tuple(v if need else None for v, need in zip(found, needs, strict=True))

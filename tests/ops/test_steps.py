@@ -262,3 +262,97 @@ def test_wrong_arguments_raise(name: str) -> None:
     with pytest.raises(TypeError):
         count = 16 if name == "lstm_steps" else 22
         getattr(_extension.native_module(), name)(*["no number"] * count)
+
+
+def fresh(I: int = 3, H: int = 4) -> list[Tensor]:
+    inputs = [torch.randn(2, n, dtype=F64) for n in (I, H, H)]
+    return [t.requires_grad_() for t in (*inputs, *parameters(I, H, 1, True))]
+
+
+def both(run: Callable[[Any, list[Tensor]], Any], needs: tuple[int, ...] = tuple(range(7))) -> None:
+    """What ``run(cell, tensors)`` leaves as gradients: the same with ours and torch's cell."""
+    tensors, found = fresh(), []
+    for cell in (functional.lstm_cell, torch.lstm_cell):
+        leaves = [t.detach().clone().requires_grad_(k in needs) for k, t in enumerate(tensors)]
+        run(cell, leaves)
+        found.append([t.grad for t in leaves])
+    for got, right in zip(*found, strict=True):
+        assert (got is None) is (right is None)
+        if got is not None:
+            assert_close(got, right, 1e-12, "gradient")
+
+
+def test_states_may_be_written_to() -> None:
+    """As an agent does that resets the states of finished episodes."""
+
+    def run(cell: Any, v: list[Tensor]) -> None:
+        h, c = v[1] * 1, v[2] * 1
+        for _ in range(3):
+            h, c = cell(v[0], (h, c), *v[3:])
+            h[0], c[0] = 0, 0
+        (h.sum() + c.sum()).backward()
+
+    both(run)
+
+
+@pytest.mark.parametrize(
+    "needs, written", [((0,), (5, 6)), ((5, 6), (3, 4, 5, 6)), ((1,), (0, 3)), ((3,), (3, 4))]
+)
+def test_what_the_gradient_does_not_read_may_be_written_to(
+    needs: tuple[int, ...], written: tuple[int, ...]
+) -> None:
+    def run(cell: Any, v: list[Tensor]) -> None:
+        h, _ = cell(v[0], (v[1], v[2]), *v[3:])
+        with torch.no_grad():
+            for k in written:
+                v[k].mul_(2)
+        h.sum().backward()
+
+    both(run, needs)
+
+
+@pytest.mark.parametrize("change", ["strides", "dual", "transform"])
+def test_backward_passes_that_are_not_plain(change: str) -> None:
+    def strided(t: Tensor) -> Tensor:
+        return t.t().contiguous().t() if t.dim() == 2 else t
+
+    def run(cell: Any, v: list[Tensor]) -> None:
+        if change == "strides":
+            with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), strided):
+                h, _ = cell(v[0], (v[1], v[2]), *v[3:])
+            h.sum().backward()
+            return
+        h, _ = cell(v[0], (v[1], v[2]), *v[3:])
+        g = torch.ones_like(h)
+        if change == "dual":
+            with torch.autograd.forward_ad.dual_level():
+                dual = torch.autograd.forward_ad.make_dual(g, 2 * g)
+                (dx,) = torch.autograd.grad(h, v[0], dual)
+                tangent = torch.autograd.forward_ad.unpack_dual(dx).tangent
+        else:
+            _, tangent = torch.func.jvp(
+                lambda g: torch.autograd.grad(h, v[0], g)[0], (g,), (2 * g,)
+            )
+        v[0].grad = tangent.clone()
+
+    both(run)
+
+
+def test_sizes_and_layouts_that_are_left_alone() -> None:
+    empty = [torch.randn(2, n, dtype=F64) for n in (0, 5, 5)] + parameters(1, 5, 1, True)
+    empty[3] = torch.randn(20, 0, dtype=F64)
+    leaves = [t.requires_grad_() for t in empty]
+    functional.lstm_cell(leaves[0], (leaves[1], leaves[2]), *leaves[3:])[0].sum().backward()
+    assert all(t.grad is not None and t.grad.isfinite().all() for t in leaves)
+    with torch.no_grad():
+        x, h, c, *weights = fresh()
+        negative = torch._neg_view(x)
+        for cell in (functional.lstm_cell, lambda x, s, *w: functional.lstm(x[None], s, w)[0][0]):
+            state = (h, c) if cell is functional.lstm_cell else (h[None], c[None])
+            got = cell(negative, state, *weights)
+            right = torch.lstm_cell(-x, (h, c), *weights)[0]
+            assert_close(got[0] if isinstance(got, tuple) else got, right, 1e-13, "negative")
+        sparse = [weights[0].to_sparse_csr(), *weights[1:]]
+        right = torch.lstm_cell(x, (h, c), *weights)[0]
+        assert_close(functional.lstm_cell(x, (h, c), *sparse)[0], right, 1e-13, "sparse")
+    assert ops.lstm_steps(x[None].expand(1, 2, 3), h[None, :1], c[None, :1], weights, True) is None
