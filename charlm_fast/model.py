@@ -236,7 +236,8 @@ class CharLM(nn.Module):
         ):
             flat = [w for layer in layers for w in layer]
             few = ops.lstm_steps(F.embedding(ids, embedding), h, c, flat, True)
-        layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in layers]
+        if few is None:
+            layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in layers]
         if lowered is not None:  # the state stays as wide as the parameters
             embedding, h, c = embedding.to(lowered), h.to(lowered), c.to(lowered)
             layers = [[w.to(lowered) for w in layer] for layer in layers]

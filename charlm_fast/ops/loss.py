@@ -17,7 +17,7 @@ from charlm_fast.kernels import language_model
 
 from .checks import check_ids, check_lstm, check_same
 from .dispatch import select
-from .function import Function
+from .function import Function, differentiable
 from .head import check_head, linear_cross_entropy
 from .lstm import lstm
 from .registration import last_pass, nothing_watches, plain, wants_gradient
@@ -154,7 +154,7 @@ class _Loss(Function):
         needs, tensors = ctx.needs_input_grad, ctx.saved_tensors
         end = 7 + ctx.counts[0]
         if torch.is_grad_enabled():
-            return _differentiable(tensors[:end], needs, (dloss, dh, dc))
+            return differentiable(_composed, tensors[:end], needs, (dloss, dh, dc))
         if dloss is None and dh is None and dc is None:
             return (None,) * len(needs)
         ids, _, embedding, h0, c0, *_ = tensors[:7]
@@ -167,20 +167,3 @@ class _Loss(Function):
         else:
             grads = language_model.lstm_loss_backward(ctx.module, *arguments)
         return None, None, *(g if n else None for g, n in zip(grads, needs[2:], strict=True))
-
-
-def _differentiable(inputs: Any, needs: Any, gradients: Any) -> tuple[Any, ...]:
-    """The gradients as a graph (create_graph), through the composed operations."""
-    # A view for each argument, so that a tensor given twice gets two gradients.
-    leaves = [v.view_as(v) if need else v for v, need in zip(inputs, needs, strict=True)]
-    pairs = [(o, g) for o, g in zip(_composed(*leaves), gradients, strict=True) if g is not None]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            [v for v, need in zip(leaves, needs, strict=True) if need],
-            [g for _, g in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return tuple(next(found) if need else None for need in needs)

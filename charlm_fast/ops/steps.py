@@ -19,7 +19,7 @@ from charlm_fast.kernels.native import cpu
 
 from .checks import is_batched
 from .dispatch import chooses_cpu
-from .function import Function
+from .function import Function, differentiable
 from .registration import PLAIN, nothing_watches, wants_gradient
 
 # Up to so many rows in all are faster from unpacked weights, at every size from 64 units on; of
@@ -53,7 +53,7 @@ def lstm_steps(
     tensors = (x, h0, c0, *weights)
     if not (I and H) or batch != B or c0.shape != h0.shape or wants_gradient(*tensors):
         return None
-    if not _serves(tensors):
+    if not _serves((x, h0, c0), weights):
         return None
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     each = 4 if has_bias else 2
@@ -106,7 +106,7 @@ def lstm_cell(
     record = wants_gradient(x, h0, c0, *weights)
     if B > CELL_ROWS and not record:
         return None
-    if not _serves((x, h0, c0, *weights)):
+    if not _serves((x, h0, c0), weights):
         return None
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     if record:
@@ -116,20 +116,22 @@ def lstm_cell(
     return h, c
 
 
-def _serves(tensors: Sequence[Tensor]) -> bool:
-    """Whether the kernel may take these: plain, strided, of one dtype that it has, on the CPU, and
-    all but the first three, which are made so, contiguous; and whether that is the backend.
-    A loop, as generators take twice as long."""
-    dtype = tensors[0].dtype
-    for k, t in enumerate(tensors):
+def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor]) -> bool:
+    """Whether the kernel may take these, once the loose ones are contiguous as the others are:
+    plain, strided, of one dtype that it has, on the CPU; and whether that is the backend.
+    Loops, as generators take twice as long."""
+    dtype = contiguous[0].dtype
+    for t in (*loose, *contiguous):
         if (
             type(t) not in PLAIN
             or t.dtype is not dtype
             or not t.is_cpu
             or t.layout is not torch.strided
             or t.is_neg()
-            or (k > 2 and not t.is_contiguous())
         ):
+            return False
+    for t in contiguous:
+        if not t.is_contiguous():
             return False
     return (
         dtype in cpu.DTYPES
@@ -203,19 +205,17 @@ class _Cell(Function):
         x, h0, c0, *weights = inputs
         B, I = x.shape
         H = h0.shape[1]
+        if torch.is_grad_enabled():
+            return differentiable(_torch_cell, inputs, needs, (dh, dc))
         # What comes back may be another tensor: hooks give and take as they like.
         plainly = (
             nothing_watches()
             and not any(is_batched(g) for g in given)
-            and _serves((x, h0, c0, gates, c, *weights))
-            and all(g.dtype is x.dtype and _serves((g,)) for g in given)
+            and _serves(given, (x, h0, c0, gates, c, *weights))
             and _fits(weights, I, H)
             and gates.shape == (B, 4, H)
-            and all(t.shape == (B, H) and t.is_contiguous() for t in (h0, c0, c))
-            and x.is_contiguous()
+            and h0.shape == c0.shape == c.shape == (B, H)
         )
-        if torch.is_grad_enabled():
-            return _differentiable(inputs, needs, (dh, dc))
         if not plainly:
             return _by_operations(inputs, needs, dh, dc, gates, c)
         dh, dc = (None if g is None else g.contiguous() for g in (dh, dc))
@@ -233,25 +233,8 @@ class _Cell(Function):
         return tuple(d if need else None for d, need in zip(grads, needs, strict=True))
 
 
-def _differentiable(
-    inputs: Sequence[Tensor], needs: Sequence[bool], gradients: Sequence[Optional]
-) -> tuple[Optional, ...]:
-    """The gradients as a graph (create_graph), through torch's own cell."""
-    # A view for each argument, so that a tensor given twice gets two gradients.
-    leaves = [v.view_as(v) if need else v for v, need in zip(inputs, needs, strict=True)]
-    x, h0, c0, *weights = leaves
-    outputs = torch.lstm_cell(x, (h0, c0), *weights)
-    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None]
-    found = iter(
-        torch.autograd.grad(
-            [o for o, _ in pairs],
-            [v for v, need in zip(leaves, needs, strict=True) if need],
-            [g for _, g in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return tuple(next(found) if need else None for need in needs)
+def _torch_cell(x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.lstm_cell(x, (h0, c0), *weights)
 
 
 def _by_operations(
