@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Iterator
@@ -109,10 +110,11 @@ def join(device: torch.device) -> Iterator[Workers]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Gloo's threads live on. One that gives up the tensor of its last message waits for the lock
+    # of Python, and if that shuts down meanwhile, aborts the process: let it have it. At the very
+    # end, since torchrun may end a process that has yet to tell its error within 0.1 s.
+    atexit.register(time.sleep, 0.05)
     try:
         yield Workers(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
-        # Gloo's threads live on. One that gives up the tensor of its last message waits for the
-        # lock of Python, and if that shuts down meanwhile, aborts the process: let it have it.
-        time.sleep(0.05)
