@@ -60,8 +60,7 @@ def lstm(
     ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, bfloat16 has
     kernels where there is AVX512_BF16; other lower precision is computed in float32. Complex
     tensors, ``torch.func`` transforms and forward-mode gradients are left to torch's own
-    implementation, and ``torch.vmap``, for which torch has none, to a loop over the steps. ``auto``
-    also leaves to torch what was measured to be faster there: see :func:`_torch_is_faster`.
+    implementation, and ``torch.vmap``, for which torch has none, to a loop over the steps.
 
     Returns:
         output (T, B, D * R), (B, T, D * R) or (N, D * R); h_n (L * D, B, R); c_n (L * D, B, H).
@@ -115,7 +114,7 @@ def lstm(
     run = _loop if vmapped else ops.lstm
     if vmapped:
         _refuse_forced("lstm")
-    elif _only_torch_serves(input) or _torch_is_faster(input, h0, c0, weights):
+    elif _only_torch_serves(input):
         _refuse_forced("lstm")
         options = (has_bias, num_layers, dropout, training, bidirectional)
         if batch_sizes is not None:
@@ -321,23 +320,6 @@ def _only_torch_serves(input: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
-def _torch_is_faster(input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Few rows through large layers on the CPU, without gradients: packing the weights costs more
-    than the steps save (docs/benchmarks.md, forward, B = 1 from H = 512 on)."""
-    return (
-        c0.shape[2] >= 512
-        and h0.shape[1] < 4
-        and input.device.type == "cpu"
-        and input.dtype == torch.float32
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and not (
-            torch.is_grad_enabled() and any(t.requires_grad for t in (input, h0, c0, *weights))
-        )
-        and _forced() == "auto"
-    )
 
 
 def _vmapped() -> bool:

@@ -32,8 +32,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   const double work = static_cast<double>(characters) * (8.0 * L * H * H + H * V);
   const int64_t threads =
       work < kWorthThreads ? 1 : std::max<int64_t>(1, torch::stable::get_num_threads());
-  const int64_t parts = std::min(B, threads), part_rows = div_up(B, parts);
-  const int64_t part_size = part_rows * (3 * L * H + width + head_width);
+  const double weight_bytes = (8.0 * L - 4) * H * H * sizeof(T);
+  const bool team = few_rows(B, threads) && weight_bytes >= kWorthMeeting * (L + 2);
+  const int64_t members = team ? std::min<int64_t>({threads, panels, kMostMembers}) : 1;
+  const int64_t parts = team ? 1 : std::min(B, threads), part_rows = div_up(B, parts);
+  const int64_t part_size = part_rows * ((5 * L - 2) * H + width + head_width);
   const int64_t aligned_part = div_up(part_size, 64) * 64, draw_size = draw_scratch(V, sampling);
 
   T *table = nullptr, *first = nullptr, *packed_head = nullptr, *packed_head_bias = nullptr;
@@ -56,8 +59,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   };
   const Buffer<T> workspace = make_buffer<T>(lay_out(nullptr));
   lay_out(workspace.get());
-  const Buffer<double> draws = make_buffer<double>(parts * draw_size);
-  const Buffer<i64> order = make_buffer<i64>(B);
+  const Buffer<double> draws = make_buffer<double>(std::max(parts, members) * draw_size);
+  const Buffer<i64> order = make_buffer<i64>(members * B);
 
   const T* head_data = head.const_data_ptr<T>();
   const T* head_bias_data = head_bias ? head_bias->const_data_ptr<T>() : nullptr;
@@ -115,10 +118,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   args.c = cn.mutable_data_ptr<T>();
   args.ids = reinterpret_cast<i64*>(ids.mutable_data_ptr<int64_t>());
   args.logprobs = logprobs.mutable_data_ptr<T>();
+  if (members > 1) {
+    run_team(members, weight_bytes / (L + 2) * work_of_rows(B), [&](Member& member) {
+      k.generate(args, 0, B, member, scratch, draws.get() + member.rank * draw_size,
+                 order.get() + member.rank * B);
+    });
+    return {ids, logprobs, hn, cn};
+  }
   torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    Member alone = {0, 1, nullptr};
     for (int64_t part = begin; part < end; ++part) {
       const int64_t b0 = B * part / parts, b1 = B * (part + 1) / parts;
-      k.generate(args, b0, b1, scratch + part * aligned_part, draws.get() + part * draw_size,
+      k.generate(args, b0, b1, alone, scratch + part * aligned_part, draws.get() + part * draw_size,
                  order.get() + b0);
     }
   });

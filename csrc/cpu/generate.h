@@ -1,4 +1,4 @@
-// Generates text: the whole of it, for some rows of the batch, on one thread.
+// Generates text: the whole of it, for some rows of the batch, on one thread or by one team.
 //
 //   each character: embedding row -> L layers -> head -> draw_row -> the next embedding row
 //
@@ -7,7 +7,8 @@
 // once for all rows, in tiles of CHARLM_TILE_ROWS rows x one panel, or for a single row x two
 // panels, so that eight sums hide the multiply-add latency. At one row the weights stream out
 // of L2 (4 (8 L - 4) H^2 + 4 H V bytes a character in float32) and bound it; from six rows on
-// the multiply-add units do.
+// the multiply-add units do. A team shares out the panels of each layer and of the head and then
+// the rows to draw, and meets after each: a state is written to where the next step reads it.
 //
 // Every sum runs along K in order, whatever the tile: a row's bits, and so its text, depend
 // neither on the other rows nor on the number of threads, and text generated in blocks equals
@@ -15,6 +16,7 @@
 #pragma once
 
 #include "lstm_forward.h"
+#include "meet.h"
 #include "sample.h"
 
 namespace charlm {
@@ -78,41 +80,47 @@ void project_rows(const T* a, i64 rows, const T* packed, i64 K, i64 p0, i64 p1, 
                   });
 }
 
-// The rows of one thread, those with the longest prompts first.
+// The rows of one thread or team, those with the longest prompts first.
 template <class T>
 struct Writer {
   const GenerateArgs<T>& a;
+  Member& member;
   const i64* order;  // by row here, the row of the batch
-  T* state;          // by layer (rows, H) at layer 0, above it (rows, 2H): input, own h
-  T* c;              // by layer (rows, H)
-  T* fresh;          // (rows, H)
-  T* pre;            // (rows, width), when there is no table
-  T* logits;         // (rows, head_width)
+  T* state;   // twice, read and written in turn: by layer (rows, H), above layer 0 (rows, 2H) with
+              // the input beside the layer's own h
+  T* c;       // by layer (rows, H)
+  T* pre;     // (rows, width), when there is no table
+  T* logits;  // (rows, head_width)
   i64 rows, width, head_width;
+  i64 now = 0;  // which of the states the next step reads
 
-  CHARLM_INLINE Writer(const GenerateArgs<T>& args, i64 rows_here, const i64* row_order, T* scratch)
-      : a(args), order(row_order), rows(rows_here) {
+  CHARLM_INLINE Writer(const GenerateArgs<T>& args, Member& m, i64 rows_here, const i64* row_order,
+                       T* scratch)
+      : a(args), member(m), order(row_order), rows(rows_here) {
     width = gate_panels<T>(a.H) * kPanelWidth<T>;
     head_width = panel_count<T>(a.V) * kPanelWidth<T>;
     state = scratch;
-    c = state + rows * (2 * a.L - 1) * a.H;
-    fresh = c + rows * a.L * a.H;
-    pre = fresh + rows * a.H;
+    c = state + 2 * rows * (2 * a.L - 1) * a.H;
+    pre = c + rows * a.L * a.H;
     logits = pre + rows * width;
   }
 
   CHARLM_INLINE i64 columns(i64 l) const { return l ? 2 * a.H : a.H; }
-  CHARLM_INLINE T* input(i64 l) const { return state + rows * (l ? 2 * l - 1 : 0) * a.H; }
-  CHARLM_INLINE T* own(i64 l) const { return input(l) + (l ? a.H : 0); }
+  CHARLM_INLINE T* input(i64 l, i64 which) const {
+    return state + rows * (which * (2 * a.L - 1) + (l ? 2 * l - 1 : 0)) * a.H;
+  }
+  CHARLM_INLINE T* own(i64 l, i64 which) const { return input(l, which) + (l ? a.H : 0); }
 
   CHARLM_INLINE static void copy(T* to, const T* from, i64 n) {
     __builtin_memcpy(to, from, sizeof(T) * n);
   }
 
+  // Into both: a row may join at any step.
   CHARLM_INLINE void read_state() const {
     for (i64 l = 0; l < a.L; ++l)
       for (i64 r = 0; r < rows; ++r) {
-        copy(own(l) + r * columns(l), a.h + (l * a.B + order[r]) * a.H, a.H);
+        for (i64 which = 0; which < 2; ++which)
+          copy(own(l, which) + r * columns(l), a.h + (l * a.B + order[r]) * a.H, a.H);
         copy(c + (l * rows + r) * a.H, a.c + (l * a.B + order[r]) * a.H, a.H);
       }
   }
@@ -120,30 +128,37 @@ struct Writer {
   CHARLM_INLINE void write_state() const {
     for (i64 l = 0; l < a.L; ++l)
       for (i64 r = 0; r < rows; ++r) {
-        copy(a.h + (l * a.B + order[r]) * a.H, own(l) + r * columns(l), a.H);
+        copy(a.h + (l * a.B + order[r]) * a.H, own(l, now) + r * columns(l), a.H);
         copy(a.c + (l * a.B + order[r]) * a.H, c + (l * rows + r) * a.H, a.H);
       }
   }
 
   // One character through all layers, for the first n rows.
   template <class Id>
-  CHARLM_INLINE void step(i64 n, const Id& id) const {
+  CHARLM_INLINE void step(i64 n, const Id& id) {
     constexpr int L = kLanes<T>;
-    const i64 H = a.H, panels = gate_panels<T>(H);
-    if (!a.table)
+    const i64 H = a.H;
+    if (!a.table) {
+      const Range panels = part(member, gate_panels<T>(H));
       for (i64 r = 0; r < n; ++r)
-        project_rows<T>(a.embedding + id(r) * a.E, 1, a.first, a.E, 0, panels, a.bias[0],
-                        pre + r * width, width);
+        project_rows<T>(a.embedding + id(r) * a.E, 1, a.first, a.E, panels.first, panels.last,
+                        a.bias[0], pre + r * width, width);
+    }
     for (i64 l = 0; l < a.L; ++l) {
       const auto layer = [&](const auto& pre_row) __attribute__((always_inline)) {
+        const Range panels = part(member, gate_panels<T>(H));
         T* cells = c + l * rows * H;
-        for_products<T>(input(l), columns(l), n, a.weights[l], columns(l), 0, panels,
-                        [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
-                          const int units = H - p * L < L ? static_cast<int>(H - p * L) : L;
-                          cell_forward<T>(sum, pre_row(r) + p * kPanelWidth<T>, H, units,
-                                          cells + r * H + p * L, fresh + r * H + p * L,
-                                          static_cast<T*>(nullptr), static_cast<T*>(nullptr));
-                        });
+        T* next = own(l, 1 - now);
+        T* above = l + 1 < a.L ? input(l + 1, now) : nullptr;
+        for_products<T>(
+            input(l, now), columns(l), n, a.weights[l], columns(l), panels.first, panels.last,
+            [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
+              const int units = H - p * L < L ? static_cast<int>(H - p * L) : L;
+              T* h = next + r * columns(l) + p * L;
+              cell_forward<T>(sum, pre_row(r) + p * kPanelWidth<T>, H, units, cells + r * H + p * L,
+                              h, static_cast<T*>(nullptr), static_cast<T*>(nullptr));
+              if (above) store_n(above + r * 2 * H + p * L, load_n(h, units), units);
+            });
       };
       if (l)
         layer([&](i64) __attribute__((always_inline)) { return a.bias[l]; });
@@ -151,17 +166,16 @@ struct Writer {
         layer([&](i64 r) __attribute__((always_inline)) { return a.table + id(r) * width; });
       else
         layer([&](i64 r) __attribute__((always_inline)) -> const T* { return pre + r * width; });
-      for (i64 r = 0; r < n; ++r) {
-        copy(own(l) + r * columns(l), fresh + r * H, H);
-        if (l + 1 < a.L) copy(input(l + 1) + r * 2 * H, fresh + r * H, H);
-      }
+      meet(member);
+      if (!member.size) return;
     }
+    now = 1 - now;
   }
 };
 
 template <class T>
-void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, double* draw_scratch,
-                   i64* order) {
+void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, Member& member, T* scratch,
+                   double* draw_scratch, i64* order) {
   const i64 rows = end - begin;
   // Stable insertion: equal prompts keep their order.
   for (i64 r = 0; r < rows; ++r) {
@@ -169,8 +183,10 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, dou
     for (; k > 0 && a.lengths[order[k - 1]] < a.lengths[begin + r]; --k) order[k] = order[k - 1];
     order[k] = begin + r;
   }
-  const Writer<T> writer(a, rows, order, scratch);
-  writer.read_state();
+  Writer<T> writer(a, member, rows, order, scratch);
+  if (member.rank == 0) writer.read_state();
+  meet(member);
+  if (!member.size) return;
 
   // Prompts end together: a row joins when as many steps are left as its prompt has ids.
   const i64 longest = a.lengths[order[0]];
@@ -180,6 +196,7 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, dou
     writer.step(alive, [&](i64 r) __attribute__((always_inline)) {
       return a.prompts[(a.lengths[order[r]] - left) * a.B + order[r]];
     });
+    if (!member.size) return;
   }
   for (i64 t = 0; t < a.length; ++t) {
     i64* ids = a.ids + t * a.B;
@@ -189,10 +206,12 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, dou
       const i64 id = t ? last[b] : a.prompts[(a.lengths[b] - 1) * a.B + b];
       return id < 0 ? 0 : id;  // a row that ended in NaN goes on unread
     });
+    if (!member.size) return;
+    const Range head = part(member, panel_count<T>(a.V));
     const i64 top = a.L - 1;
     // The head reads the top layer's state where it lies.
-    for_products<T>(writer.own(top), writer.columns(top), rows, a.head, a.H, 0, panel_count<T>(a.V),
-                    [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
+    for_products<T>(writer.own(top, writer.now), writer.columns(top), rows, a.head, a.H, head.first,
+                    head.last, [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
                       const i64 column = p * kPanelWidth<T>;
                       T* to = writer.logits + r * writer.head_width + column;
                       const T* bias = a.head_bias + column;
@@ -200,7 +219,9 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, dou
                       for (int v = 0; v < kPanelVectors; ++v)
                         store(to + v * kLanes<T>, sum[v] + load(bias + v * kLanes<T>));
                     });
-    for (i64 r = 0; r < rows; ++r) {
+    meet(member);
+    if (!member.size) return;
+    for (i64 r = member.rank; r < rows; r += member.size) {
       const i64 b = order[r];
       Draw draw = {t ? last[b] : 0, 0};
       if (draw.id >= 0)
@@ -209,8 +230,10 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, T* scratch, dou
       ids[b] = draw.id;
       a.logprobs[t * a.B + b] = static_cast<T>(draw.logprob);
     }
+    meet(member);
+    if (!member.size) return;
   }
-  writer.write_state();
+  if (member.rank == 0) writer.write_state();
 }
 
 }  // namespace CHARLM_ISA

@@ -5,6 +5,7 @@
 // hold; Compute<S> is what sums, cell states and their gradients run in.
 #pragma once
 
+#include "member.h"
 #include "storage.h"
 
 namespace charlm {
@@ -13,8 +14,8 @@ using i64 = long long;
 
 // Steps of a batch whose rows are sorted by length: step t holds rows [0, size[t]) at
 // offset[t]. The rows split into tiles, the steps into chunks, and a tile's pass over one
-// layer is one unit of work for a thread. A slot is scratch that one thread has to itself: the
-// tile's, or in a wavefront the unit's.
+// layer is one unit of work for a thread, or with a single tile for a team. A slot is scratch that
+// one thread or team has to itself: the tile's, or in a wavefront the unit's.
 struct Schedule {
   i64 T, B, N;
   const i64* size;
@@ -56,6 +57,7 @@ struct ForwardArgs {
   S* const* hidden;        // by layer: (N, H) before the projection, when there is one
   S* const* y;             // by layer: (N, R)
   S* h;                    // (L, B, R) running state: h0 in, hn out
+  S* states;               // a team's: (2, B, R), what a step reads and what it leaves to the next
   Compute<S>* c;           // (L, B, H)
 };
 
@@ -116,8 +118,8 @@ struct SequenceKernels {
   void (*multiply)(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,
                    i64 p1, const Compute<S>* bias, Compute<S>* out, i64 out_stride, bool padded,
                    bool down);
-  void (*forward)(const ForwardArgs<S>&, i64 layer, i64 tile);
-  void (*backward)(const BackwardArgs<S>&, i64 layer, i64 tile);
+  void (*forward)(const ForwardArgs<S>&, i64 layer, i64 tile, Member&);
+  void (*backward)(const BackwardArgs<S>&, i64 layer, i64 tile, Member&);
 };
 
 template <class T>
@@ -139,9 +141,10 @@ struct Kernels : SequenceKernels<T> {
   // As multiply with whole panels and a bias, but a row's bits do not depend on the other rows.
   void (*project)(const T* a, i64 rows, const T* packed, i64 K, i64 p0, i64 p1, const T* bias,
                   T* out, i64 out_stride);
-  // Rows [begin, end) of the batch, for the whole text.
-  void (*generate)(const GenerateArgs<T>&, i64 begin, i64 end, T* scratch, double* draw_scratch,
-                   i64* order);
+  // Rows [begin, end) of the batch, for the whole text; draw_scratch and order (end - begin) are
+  // the member's own.
+  void (*generate)(const GenerateArgs<T>&, i64 begin, i64 end, Member&, T* scratch,
+                   double* draw_scratch, i64* order);
 };
 
 template <class T>

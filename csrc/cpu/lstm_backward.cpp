@@ -29,7 +29,8 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
     s.N = 0;
     for (int64_t t = 0; t < steps; ++t) s.N += size[t];
   }
-  Plan plan(s, batch_sizes, reverse);
+  const int64_t width = k.panel_width, hh_panels = div_up(s.R, width);
+  Plan plan(s, batch_sizes, reverse, 4.0 * s.H * s.R * sizeof(S), hh_panels);
   const Schedule& schedule = plan.schedule;
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()
@@ -43,8 +44,7 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   const Running<S> dh(start(dhn, s.R)), dc(start(dcn, s.H));
   Tensor dprojected = torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
 
-  const int64_t width = k.panel_width;
-  const int64_t hh_panels = div_up(s.R, width), hr_panels = has_proj ? div_up(s.H, width) : 0;
+  const int64_t hr_panels = has_proj ? div_up(s.H, width) : 0;
   const auto ih_panels = [&](int64_t l) {
     return l || need_input ? div_up(layers[l].I, width) : 0;
   };
@@ -126,7 +126,8 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   args.dhidden = dhidden.data();
   args.dh = dh.data();
   args.dc = dc.data();
-  plan.run(s.L, true, [&](int64_t l, int64_t tile) { k.backward(args, l, tile); });
+  plan.run(s.L, true,
+           [&](int64_t l, int64_t tile, Member& member) { k.backward(args, l, tile, member); });
   return {dgates, dx, dh.result(), dc.result(), dprojected};
 }
 

@@ -30,9 +30,17 @@ CHARLM_INLINE void cell_backward(Vec<Compute<S>> dh, const S* gates, const S* ce
   store_n(dc, d * f, n);
 }
 
+// The member's part of `columns`, in whole panels.
+template <class S>
+CHARLM_INLINE Range columns_of(const Member& member, i64 columns) {
+  const Range panels = part(member, panel_count<S>(columns));
+  const i64 last = panels.last * kPanelWidth<S>;
+  return {panels.first * kPanelWidth<S>, last < columns ? last : columns};
+}
+
 template <class S>
 CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slot, i64 first,
-                                 i64 rows) {
+                                 i64 rows, Member& member) {
   constexpr int L = kLanes<S>;
   const Schedule& s = a.schedule;
   const i64 H = a.H, R = a.R;
@@ -46,23 +54,29 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
   const Compute<S>* dhidden = nullptr;
   if (a.dprojected) {
     S* total = a.dprojected[l] + row0 * R;
-    for (i64 k = 0; k < rows * R; k += L) {
-      const int n = rows * R - k < L ? static_cast<int>(rows * R - k) : L;
-      Vec<Compute<S>> sum = load_n(dh + k, n);
-      if (dy) sum += load_n(dy + k, n);
-      store_n(total + k, sum, n);
-    }
-    multiply_panels<S>(total, R, rows, a.layers[l].packed_hr, R, H, 0, panel_count<S>(H), nullptr,
-                       a.dhidden[slot], H, false);
+    const Range own = columns_of<S>(member, R);
+    for (i64 r = 0; r < rows; ++r)
+      for (i64 k = own.first; k < own.last; k += L) {
+        const int n = own.last - k < L ? static_cast<int>(own.last - k) : L;
+        Vec<Compute<S>> sum = load_n(dh + r * R + k, n);
+        if (dy) sum += load_n(dy + r * R + k, n);
+        store_n(total + r * R + k, sum, n);
+      }
+    meet(member);
+    if (!member.size) return;
+    const Range hr_panels = part(member, panel_count<S>(H));
+    multiply_panels<S>(total, R, rows, a.layers[l].packed_hr, R, H, hr_panels.first, hr_panels.last,
+                       nullptr, a.dhidden[slot], H, false);
     dhidden = a.dhidden[slot];
   }
+  const Range units = columns_of<S>(member, H);
   for (i64 r = 0; r < rows; ++r) {
     const S* gates = a.gates[l] + (row0 + r) * 4 * H;
     const S* cells = a.cells[l] + (row0 + r) * H;
     const S* before = first + r < rows_before ? a.cells[l] + (s.offset[previous] + first + r) * H
                                               : a.c0 + (l * s.B + first + r) * H;
-    for (i64 k = 0; k < H; k += L) {
-      const int n = H - k < L ? static_cast<int>(H - k) : L;
+    for (i64 k = units.first; k < units.last; k += L) {
+      const int n = units.last - k < L ? static_cast<int>(units.last - k) : L;
       Vec<Compute<S>> total;
       if (dhidden) {
         total = load_n(dhidden + r * H + k, n);
@@ -74,8 +88,11 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
                        dgates + r * 4 * H + k);
     }
   }
-  multiply_panels<S>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, 0, panel_count<S>(R),
-                     nullptr, dh, R, false, t % 2);
+  meet(member);
+  if (!member.size) return;
+  const Range panels = part(member, panel_count<S>(R));
+  multiply_panels<S>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, panels.first,
+                     panels.last, nullptr, dh, R, false, t % 2);
 }
 
 // dx of a chunk = dgates @ W_ih, panels [p0, p1).
@@ -113,7 +130,7 @@ void input_gradient(const BackwardArgs<S>& a, i64 l, i64 tile, i64 slot, const C
 }
 
 template <class S>
-void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile) {
+void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
   const i64 slot = slot_of(s, l, tile);
@@ -129,12 +146,14 @@ void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile) {
     for (i64 k = steps.begin; k < steps.end; ++k) {
       const i64 t = s.reverse ? k : steps.begin + steps.end - 1 - k;
       const i64 rows = tile_rows.count(t);
-      if (rows) backward_step<S>(a, l, t, slot, tile_rows.first, rows);
+      if (rows) backward_step<S>(a, l, t, slot, tile_rows.first, rows, member);
+      if (!member.size) return;
     }
     if (a.dx[l]) {
       const i64 panels = panel_count<S>(a.layers[l].I);
       const bool shared = s.wavefront && l > 0;
-      input_gradient<S>(a, l, tile, slot, steps, 0, shared ? panels / 2 : panels);
+      const Range own = part(member, shared ? panels / 2 : panels);
+      input_gradient<S>(a, l, tile, slot, steps, own.first, own.last);
     }
     if (s.wavefront) publish(s, l, tile, chunk + 1);
   }

@@ -15,6 +15,7 @@
 #include "isa.h"
 #include "lstm.h"
 #include "pages.h"
+#include "team.h"
 
 namespace charlm {
 
@@ -75,6 +76,23 @@ Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
 // Below this many multiply-adds waking a second thread costs more than it saves.
 constexpr double kWorthThreads = 2e5;
 
+// Bytes of a layer's recurrent weights that one core streams fast enough from its own cache.
+constexpr double kOneCoreKeeps = 512e3;
+
+// From so many bytes on, streaming half of them takes less time than the threads to meet; the tests
+// have less.
+#ifndef CHARLM_WORTH_MEETING
+#define CHARLM_WORTH_MEETING 40e3
+#endif
+constexpr double kWorthMeeting = CHARLM_WORTH_MEETING;
+
+// A thread with fewer than three rows waits for memory, not arithmetic: splitting weights, of which
+// each core's cache then keeps a part, beats splitting such rows.
+inline bool few_rows(int64_t rows, int64_t threads) { return threads > 1 && rows < 3 * threads; }
+
+// How many times the stream of the weights takes as long for so many rows, roughly.
+inline double work_of_rows(int64_t rows) { return 1 + static_cast<double>(rows) / 4; }
+
 struct Sizes {
   int64_t L, T, B, N, I, H, R;
 };
@@ -84,8 +102,12 @@ struct Plan {
   std::vector<i64> size, offset;
   std::vector<int> progress;
   Schedule schedule;
+  int64_t members = 1;
+  double work = 0;  // between two meetings of a team, as bytes of weights
 
-  Plan(const Sizes& s, const std::optional<Tensor>& batch_sizes, bool reverse) {
+  // weight_bytes: of a layer's w_hh, packed into `panels`.
+  Plan(const Sizes& s, const std::optional<Tensor>& batch_sizes, bool reverse, double weight_bytes,
+       int64_t panels) {
     const int64_t* packed = batch_sizes ? batch_sizes->const_data_ptr<int64_t>() : nullptr;
     offset.push_back(0);
     for (int64_t t = 0; t < s.T; ++t) {
@@ -94,13 +116,17 @@ struct Plan {
     }
     STD_TORCH_CHECK(offset.back() == s.N, "charlm_fast: batch_sizes sum to ", offset.back(),
                     " but the input has ", s.N, " rows");
-    const double work = 4.0 * s.L * s.N * s.H * (s.R + s.I);
-    int64_t threads = work < kWorthThreads ? 1 : torch::stable::get_num_threads();
+    const double products = 4.0 * s.L * s.N * s.H * (s.R + s.I);
+    int64_t threads = products < kWorthThreads ? 1 : torch::stable::get_num_threads();
     threads = std::max<int64_t>(threads, 1);
-    // A thread with fewer than three rows waits for memory, not arithmetic: splitting layers
-    // (whose weights then stay in one core's cache) beats splitting such rows.
-    const bool wavefront = threads > 1 && s.L > 1 && s.B < 3 * threads;
-    const int64_t tiles = std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
+    // By layer, the threads meet once a chunk, and by units at every step.
+    const bool few = few_rows(s.B, threads);
+    const bool wavefront = few && s.L > 1 && weight_bytes <= kOneCoreKeeps;
+    if (few && !wavefront && weight_bytes >= kWorthMeeting)
+      members = std::min<int64_t>({threads, panels, kMostMembers});
+    work = weight_bytes * work_of_rows(s.B);
+    const int64_t tiles =
+        members > 1 ? 1 : std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
     schedule = {s.T, s.B, s.N, size.data(), offset.data(), reverse, tiles, 1, wavefront, nullptr};
     // Enough rows in a chunk's product to reuse a weight panel; few in a wavefront, whose upper
     // layer idles for the first chunk.
@@ -117,20 +143,25 @@ struct Plan {
     return schedule.wavefront ? static_cast<int64_t>(progress.size()) : schedule.tiles;
   }
 
-  // Runs task(layer, tile) for all: layers in the given order, all of a tile's on one thread
-  // unless they form a wavefront.
+  // Runs task(layer, tile, member) for all: layers in the given order, all of a tile's on one
+  // thread or by one team, unless they form a wavefront.
   template <class Task>
   void run(int64_t layers, bool top_down, const Task& task) const {
     const int64_t tiles = schedule.tiles;
     const auto layer = [&](int64_t k) { return top_down ? layers - 1 - k : k; };
-    if (schedule.wavefront)
+    Member alone = {0, 1, nullptr};
+    if (members > 1)
+      run_team(members, work, [&](Member& member) {
+        for (int64_t k = 0; k < layers && member.size; ++k) task(layer(k), 0, member);
+      });
+    else if (schedule.wavefront)
       torch::stable::parallel_for(0, layers * tiles, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) task(layer(k / tiles), k % tiles);
+        for (int64_t k = begin; k < end; ++k) task(layer(k / tiles), k % tiles, alone);
       });
     else
       torch::stable::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
         for (int64_t tile = begin; tile < end; ++tile)
-          for (int64_t k = 0; k < layers; ++k) task(layer(k), tile);
+          for (int64_t k = 0; k < layers; ++k) task(layer(k), tile, alone);
       });
   }
 };

@@ -22,7 +22,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.I = layers[0].I;
   s.T = batch_sizes ? batch_sizes->size(0) : rows.size(0);
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
-  Plan plan(s, batch_sizes, reverse);
+  const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
+  Plan plan(s, batch_sizes, reverse, 4.0 * s.H * s.R * sizeof(S), panels);
   const Schedule& schedule = plan.schedule;
 
   std::vector<int64_t> y_size(rows.sizes().begin(), rows.sizes().end());
@@ -35,7 +36,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   const int64_t reserve_size = s.L * s.N * 5 * s.H + inner + unprojected;
   Tensor reserve = make_tensor<S>(x, {save ? reserve_size : 0});
 
-  const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
   const auto depth = [&](int64_t K) { return div_up(K, k.depth) * k.depth; };
   const int64_t hr_panels = has_proj ? div_up(s.R, k.panel_width) : 0;
   const int64_t V = ids ? x.size(0) : 0;
@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   // One workspace: packed weights, the folded table, input products, and what the reserve
   // would have held when nothing is saved.
   T* table = nullptr;
-  S *inner_y = nullptr, *hidden = nullptr;
+  S *inner_y = nullptr, *hidden = nullptr, *states = nullptr;
   std::vector<T*> pre;
   std::vector<S*> gather;
   const int64_t chunk_rows = schedule.chunk * plan.tile_rows();
@@ -66,6 +66,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
       gather.push_back(
           take_narrow<S>(arena, schedule.tiles > 1 ? chunk_rows * std::max(s.I, s.R) : 0));
     }
+    states = take_narrow<S>(arena, plan.members > 1 ? 2 * s.B * s.R : 0);
     inner_y = save ? nullptr : take_narrow<S>(arena, inner);
     hidden = save ? nullptr : take_narrow<S>(arena, unprojected);
     return arena.used();
@@ -124,8 +125,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   args.hidden = has_proj ? hiddens.data() : nullptr;
   args.y = ys.data();
   args.h = mutable_values<S>(hn);
+  args.states = states;
   args.c = c.data();
-  plan.run(s.L, false, [&](int64_t l, int64_t tile) { k.forward(args, l, tile); });
+  plan.run(s.L, false,
+           [&](int64_t l, int64_t tile, Member& member) { k.forward(args, l, tile, member); });
   return {y, hn, c.result(), reserve};
 }
 

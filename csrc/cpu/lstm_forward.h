@@ -80,26 +80,44 @@ CHARLM_INLINE void cell_forward(const Vec<Compute<S>>* sum, const Compute<S>* pr
   }
 }
 
-// Rows [first, first + rows) of step t. pre_row(r) is the input product of tile row r.
+// Columns [first, last) of rows that lie side by side.
+template <class S>
+CHARLM_INLINE void copy_columns(S* to, const S* from, i64 rows, i64 stride, i64 first, i64 last) {
+  for (i64 r = 0; r < rows; ++r)
+    __builtin_memcpy(to + r * stride + first, from + r * stride + first,
+                     sizeof(S) * (last - first));
+}
+
+// Columns of the state that a member computes: its units, or its panels of the projection.
+template <class S>
+CHARLM_INLINE Range state_columns(const ForwardArgs<S>& a, const Member& m) {
+  const i64 width = a.hidden ? kPanelWidth<S> : kLanes<S>;
+  const Range panels = part(m, (a.R + width - 1) / width);
+  return {panels.first * width, panels.last * width < a.R ? panels.last * width : a.R};
+}
+
+// Rows [first, first + rows) of step t, the `step`th to be computed. pre_row(r) is the input
+// product of tile row r.
 template <class S, class PreRow>
-CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 first, i64 rows,
-                                const PreRow& pre_row) {
+CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step, i64 first,
+                                i64 rows, Member& member, const PreRow& pre_row) {
   constexpr int L = kLanes<S>;
   const i64 H = a.H, R = a.R, B = a.schedule.B;
   const i64 row0 = a.schedule.offset[t] + first;
-  S* h = a.h + (l * B + first) * R;
+  S* last = a.h + (l * B + first) * R;
+  const S* h = member.size > 1 ? a.states + step % 2 * B * R : last;
   Compute<S>* c = a.c + (l * B + first) * H;
   S* y = a.y[l] + row0 * R;
   S* hidden = a.hidden ? a.hidden[l] + row0 * H : y;
   S* gates = a.save ? a.gates[l] + row0 * 4 * H : nullptr;
   S* cells = a.save ? a.cells[l] + row0 * H : nullptr;
   const S* packed = a.layers[l].packed_hh;
-  const i64 panels = gate_panels<S>(H);
+  const Range panels = part(member, gate_panels<S>(H));
   // Every other step goes back over the panels, the last of which is still in L1, and takes the
   // units that were computed last as the last terms of its sums.
   const bool down = t % 2;
-  for (i64 j = 0; j < panels; ++j) {
-    const i64 p = down ? panels - 1 - j : j;
+  for (i64 j = panels.first; j < panels.last; ++j) {
+    const i64 p = down ? panels.first + panels.last - 1 - j : j;
     const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
@@ -117,10 +135,23 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 first
       }
     });
   }
-  if (a.hidden)
-    multiply_panels<S>(hidden, H, rows, a.layers[l].packed_hr, H, R, 0, panel_count<S>(R), nullptr,
-                       y, R, false);
-  __builtin_memcpy(h, y, sizeof(S) * rows * R);
+  if (a.hidden) {
+    meet(member);
+    if (!member.size) return;
+    const Range columns = part(member, panel_count<S>(R));
+    multiply_panels<S>(hidden, H, rows, a.layers[l].packed_hr, H, R, columns.first, columns.last,
+                       nullptr, y, R, false);
+  }
+  if (member.size == 1) {
+    __builtin_memcpy(last, y, sizeof(S) * rows * R);
+    return;
+  }
+  // The others may still read this step's state.
+  const Range columns = state_columns(a, member);
+  S* next = a.states + (step + 1) % 2 * B * R;
+  copy_columns(next, y, rows, R, columns.first, columns.last);
+  copy_columns(last, y, rows, R, columns.first, columns.last);
+  meet(member);
 }
 
 // Input products of a chunk for panels [p0, p1): the tile's rows, step after step, into pre.
@@ -150,7 +181,7 @@ void input_product(const ForwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chu
 }
 
 template <class S>
-void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile) {
+void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
   const i64 panels = gate_panels<S>(a.H), width = panels * kPanelWidth<S>;
@@ -159,31 +190,43 @@ void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile) {
   const i64 half = s.wavefront ? panels / 2 : 0;
   const i64 slot = slot_of(s, l, tile);
   const i64 chunks = (s.T + s.chunk - 1) / s.chunk;
+  if (member.size > 1) {
+    const Range columns = state_columns(a, member);
+    for (i64 k = 0; k < 2; ++k)  // rows may begin at any step
+      copy_columns(a.states + k * s.B * a.R, a.h + l * s.B * a.R, s.B, a.R, columns.first,
+                   columns.last);
+    meet(member);
+    if (!member.size) return;
+  }
   for (i64 chunk = 0; chunk < chunks; ++chunk) {
     const Chunk steps(s, s.reverse ? chunks - 1 - chunk : chunk);
     // The first row of the chunk in a wavefront's buffer, which holds all steps.
     const i64 origin = s.wavefront ? steps.begin * (tile_rows.last - tile_rows.first) : 0;
     Compute<S>* pre = a.pre[slot] + origin * width;
     if (s.wavefront && l > 0) wait_for(s, l - 1, tile, chunk + 1);
-    if (!folded) input_product<S>(a, l, tile, slot, steps, l ? half : 0, panels, pre);
+    if (!folded) {
+      const Range own = part(member, panels);
+      input_product<S>(a, l, tile, slot, steps, own.first + (l ? half : 0), own.last, pre);
+    }
     i64 before = 0;
     if (s.reverse)
       for (i64 t = steps.begin; t < steps.end; ++t) before += tile_rows.count(t);
     for (i64 k = steps.begin; k < steps.end; ++k) {
       const i64 t = s.reverse ? steps.begin + steps.end - 1 - k : k;
-      const i64 rows = tile_rows.count(t);
+      const i64 rows = tile_rows.count(t), step = s.reverse ? s.T - 1 - t : t;
       if (s.reverse) before -= rows;
       if (folded) {
         const i64* ids = a.ids + s.offset[t] + tile_rows.first;
-        forward_step<S>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
-          return a.table + ids[r] * width;
-        });
+        forward_step<S>(a, l, t, step, tile_rows.first, rows, member,
+                        [&](i64 r)
+                            __attribute__((always_inline)) { return a.table + ids[r] * width; });
       } else {
         const Compute<S>* rows_of_t = pre + before * width;
-        forward_step<S>(a, l, t, tile_rows.first, rows, [&](i64 r) __attribute__((always_inline)) {
-          return rows_of_t + r * width;
-        });
+        forward_step<S>(a, l, t, step, tile_rows.first, rows, member,
+                        [&](i64 r)
+                            __attribute__((always_inline)) { return rows_of_t + r * width; });
       }
+      if (!member.size) return;
       if (!s.reverse) before += rows;
     }
     if (s.wavefront && l + 1 < a.L) {

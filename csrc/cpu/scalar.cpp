@@ -1,5 +1,6 @@
 #include "scalar.h"
 
+#include <chrono>
 #include <cmath>
 #include <thread>
 
@@ -8,5 +9,9 @@ namespace charlm {
 float scalar_log(float x) { return std::log(x); }
 double scalar_log(double x) { return std::log(x); }
 void yield_thread() { std::this_thread::yield(); }
+long long nanoseconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
 
 }  // namespace charlm

@@ -7,7 +7,9 @@ namespace charlm {
 float scalar_log(float x);
 double scalar_log(double x);
 void yield_thread();
+long long nanoseconds();  // since some time in the past
 
 }  // namespace charlm
 
 #define CHARLM_YIELD() ::charlm::yield_thread()
+#define CHARLM_NANOSECONDS() ::charlm::nanoseconds()

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "lstm_args.h"
-#include "vec.h"
+#include "meet.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
@@ -41,12 +41,9 @@ CHARLM_INLINE void publish(const Schedule& s, i64 layer, i64 tile, int chunks) {
 
 CHARLM_INLINE void wait_for(const Schedule& s, i64 layer, i64 tile, int chunks) {
   const int* progress = s.progress + layer * s.tiles + tile;
-  for (int spins = 0; __atomic_load_n(progress, __ATOMIC_ACQUIRE) < chunks; ++spins) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-    if (spins > 4096) CHARLM_YIELD();
-  }
+  wait_until([&]() __attribute__((always_inline)) {
+    return __atomic_load_n(progress, __ATOMIC_ACQUIRE) >= chunks;
+  });
 }
 
 }  // namespace CHARLM_ISA

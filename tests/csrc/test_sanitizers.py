@@ -22,6 +22,9 @@ ADDRESS = (
     "-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all"
 )
 THREAD = "-fsanitize=thread"
+# Teams at sizes that are quick here; and with no patience, so that they also break up.
+TEAMS = "-DCHARLM_WORTH_MEETING=1"
+LEAVE = f"{TEAMS} -DCHARLM_PATIENCE=-1"
 # Leaks are left alone: under some containers the search for them is not allowed.
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:strict_init_order=1:detect_stack_use_after_return=1",
@@ -59,7 +62,11 @@ def build(cxx: str, flags: str, sources: list[Path], folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags, cases", [(ADDRESS, 200), (THREAD, 120)], ids=["address", "thread"])
+@pytest.mark.parametrize(
+    "flags, cases",
+    [(f"{ADDRESS} {LEAVE}", 200), (f"{THREAD} {TEAMS}", 80), (f"{THREAD} {LEAVE}", 80)],
+    ids=["address", "thread", "thread, teams break up"],
+)
 def test_every_operation(cxx: str, flags: str, cases: int, tmp_path: Path) -> None:
     sources = [*sorted((ROOT / "csrc" / "cpu").glob("*.cpp")), HERE / "driver.cpp"]
     program = build(cxx, flags, sources, tmp_path)

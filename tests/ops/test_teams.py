@@ -1,0 +1,76 @@
+"""Threads that share the units of a layer (csrc/cpu/team.h): the same bits, however many come."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import charlm_fast
+from charlm_fast import CharLM
+
+pytestmark = pytest.mark.skipif(
+    charlm_fast.backends()["cpu"] is not None, reason="there are no kernels for this CPU"
+)
+
+
+def results(threads: int, seed: int) -> list[torch.Tensor]:
+    """Of sequences and texts whose layers are too large for one core's cache, or alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = []
+        for batch, hidden, layers, options in (
+            (1, 150, 1, {}),
+            (1, 390, 2, {}),
+            (2, 200, 1, {"bidirectional": True}),
+            (2, 260, 1, {"proj_size": 140}),
+        ):
+            torch.manual_seed(seed)
+            lstm = charlm_fast.LSTM(hidden, hidden, layers, **options)
+            x = torch.randn(60, batch, hidden, requires_grad=True)
+            y, (h, c) = lstm(x)
+            (y.square().sum() + h.sum() + c.sum()).backward()
+            # The gradients of weights are sums that torch's own threads share out.
+            found += [y.detach(), h.detach(), c.detach(), x.grad]
+        for batch, hidden in ((1, 130), (3, 260)):
+            torch.manual_seed(seed)
+            text = CharLM(100, hidden, 2).generate(["a", "bc", "d"][:batch], 200, seed=seed)
+            found += [torch.tensor([ord(c) for c in line]) for line in text]
+        return found
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_bits_do_not_depend_on_the_team(threads: int) -> None:
+    seed = torch.seed() % 2**31
+    for got, expected in zip(results(threads, seed), results(1, seed), strict=True):
+        assert torch.equal(got, expected)
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import torch
+from tests.ops.test_teams import results
+for got, expected in zip(results(4, 7), results(1, 7), strict=True):
+    assert torch.equal(got, expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot keep threads to one core")
+def test_threads_that_wait_for_one_core() -> None:
+    """Each meeting waits for threads that cannot run: the team breaks up, and nothing is lost."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", ON_ONE_CORE],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
