@@ -22,10 +22,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   // The table costs V input products, and each character saves one.
   const bool folds = V <= characters;
 
-  Tensor ids = torch::stable::new_empty(prompts, {length, B});
-  Tensor logprobs = torch::stable::new_empty(h0, {length, B});
-  Tensor hn = torch::stable::clone(h0);
-  Tensor cn = torch::stable::clone(c0);
+  Tensor ids = make_empty(prompts, {length, B});
+  Tensor logprobs = make_empty(h0, {length, B});
+  Tensor hn = make_copy(h0);
+  Tensor cn = make_copy(c0);
   if (B == 0) return {ids, logprobs, hn, cn};
 
   constexpr double kWorthThreads = 1e6;  // multiply-adds, some 20 us

@@ -15,10 +15,10 @@ HeadResult head(const Tensor& x, const Tensor& weight, const std::optional<Tenso
   check_ids(targets.const_data_ptr<int64_t>(), N, V, "targets");
   // Never a row alone: BLAS sums a matrix-vector product over V in one float32 chain.
   const int64_t block = std::min(N, std::max<int64_t>(16, kBlockElements / V));
-  Tensor dx = save ? torch::stable::empty_like(x) : torch::stable::new_empty(x, {0});
-  Tensor dweight = save ? torch::stable::new_empty(x, {V, H}) : torch::stable::new_empty(x, {0});
-  Tensor dbias = torch::stable::new_empty(x, {save && bias ? V : 0});
-  Tensor logits = torch::stable::new_empty(x, {block, V});
+  Tensor dx = save ? make_like(x) : make_empty(x, {0});
+  Tensor dweight = save ? make_empty(x, {V, H}) : make_empty(x, {0});
+  Tensor dbias = make_empty(x, {save && bias ? V : 0});
+  Tensor logits = make_empty(x, {block, V});
   double total = 0;  // float32's precision over any number of rows
   for (int64_t start = 0; start < N; start += block) {
     const int64_t rows = std::min(block, N - start);
@@ -48,7 +48,7 @@ HeadResult head(const Tensor& x, const Tensor& weight, const std::optional<Tenso
     torch::stable::zero_(dweight);
     torch::stable::zero_(dbias);
   }
-  Tensor loss = torch::stable::new_empty(x, {});
+  Tensor loss = make_empty(x, {});
   *loss.mutable_data_ptr<T>() = static_cast<T>(total);
   return {loss, dx, dweight, dbias};
 }

@@ -23,7 +23,7 @@ struct Distinct {
   std::vector<int64_t> ids;
   Tensor index;  // as the ids' shape
 
-  Distinct(const Tensor& all, int64_t V) : index(torch::stable::empty_like(all)) {
+  Distinct(const Tensor& all, int64_t V) : index(make_like(all)) {
     const int64_t* id = all.const_data_ptr<int64_t>();
     int64_t* to = index.mutable_data_ptr<int64_t>();
     check_ids(id, all.numel(), V, "ids");
@@ -43,7 +43,7 @@ struct Distinct {
   template <class T>
   Tensor gather(const Tensor& embedding) const {
     const int64_t E = embedding.size(1);
-    Tensor out = torch::stable::new_empty(embedding, {count(), E});
+    Tensor out = make_empty(embedding, {count(), E});
     const T* from = embedding.const_data_ptr<T>();
     T* to = out.mutable_data_ptr<T>();
     for (int64_t k = 0; k < count(); ++k) std::copy_n(from + ids[k] * E, E, to + k * E);
@@ -53,7 +53,7 @@ struct Distinct {
   template <class T>
   Tensor scatter(const Tensor& rows, int64_t V) const {
     const int64_t E = rows.size(1);
-    Tensor out = torch::stable::new_zeros(rows, {V, E});
+    Tensor out = make_zeros(rows, {V, E});
     const T* from = rows.const_data_ptr<T>();
     T* to = out.mutable_data_ptr<T>();
     for (int64_t k = 0; k < count(); ++k) std::copy_n(from + k * E, E, to + ids[k] * E);
@@ -63,7 +63,7 @@ struct Distinct {
 
 template <class T>
 Tensor sum_of(const Tensor& a, const Tensor& b) {
-  Tensor out = torch::stable::empty_like(a);
+  Tensor out = make_like(a);
   const T *x = a.const_data_ptr<T>(), *y = b.const_data_ptr<T>();
   T* to = out.mutable_data_ptr<T>();
   for (int64_t k = 0; k < a.numel(); ++k) to[k] = x[k] + y[k];
@@ -72,7 +72,7 @@ Tensor sum_of(const Tensor& a, const Tensor& b) {
 
 template <class T>
 Tensor scaled(const Tensor& a, double by) {
-  Tensor out = torch::stable::empty_like(a);
+  Tensor out = make_like(a);
   const T* from = a.const_data_ptr<T>();
   T* to = out.mutable_data_ptr<T>();
   for (int64_t k = 0; k < a.numel(); ++k) to[k] = from[k] * static_cast<T>(by);
@@ -132,8 +132,8 @@ LossResult forward(const Tensor& embedding, const std::vector<Tensor>& weights, 
       lstm_forward(distinct.gather<T>(embedding), distinct.index, std::nullopt, h0, c0,
                    with_biases(weights, biases), true, false, false, true);
   const int64_t N = ids.numel(), H = h0.size(2);
-  auto [loss, dy, dhead, dbias] = linear_cross_entropy(Matrix(y, N, H).view(), head, head_bias,
-                                                       torch::stable::view(targets, {N}), true);
+  auto [loss, dy, dhead, dbias] =
+      linear_cross_entropy(Matrix(y, N, H).view(), head, head_bias, reshaped(targets, {N}), true);
   std::vector<Tensor> saved = {y, reserve, dy, dhead, dbias};
   saved.insert(saved.end(), biases.begin(), biases.end());
   return {loss, hn, cn, saved};
@@ -151,7 +151,7 @@ std::vector<Tensor> backward(const std::optional<Tensor>& dloss, const std::opti
   if (scale != 1)
     for (Tensor& gradient : head) gradient = scaled<T>(gradient, scale);
   const Distinct distinct(ids, embedding.size(0));
-  const Tensor dy = torch::stable::view(head[0], {ids.size(0), ids.size(1), h0.size(2)});
+  const Tensor dy = reshaped(head[0], {ids.size(0), ids.size(1), h0.size(2)});
   auto [dx, dh0, dc0, layers] =
       lstm_gradients(dy, dhn, dcn, distinct.gather<T>(embedding), distinct.index, std::nullopt, {},
                      h0, c0, with_biases(weights, biases), true, false, false, saved[0], saved[1],
@@ -160,7 +160,7 @@ std::vector<Tensor> backward(const std::optional<Tensor>& dloss, const std::opti
   std::vector<Tensor> out = {dx, dh0, dc0, head[1], head[2]};
   for (size_t k = 0; k < layers.size(); k += 3) {
     out.insert(out.end(), layers.begin() + k, layers.begin() + k + 3);
-    out.push_back(need_weights ? torch::stable::clone(layers[k + 2]) : layers[k + 2]);
+    out.push_back(need_weights ? make_copy(layers[k + 2]) : layers[k + 2]);
   }
   return out;
 }

@@ -35,14 +35,13 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()
                             : make_tensor<S>(reserve, {s.L * s.N, 4 * s.H});
-  dgates = torch::stable::view(dgates, {s.L, s.N, 4 * s.H});
+  dgates = reshaped(dgates, {s.L, s.N, 4 * s.H});
   Tensor dx = make_tensor<S>(reserve, {need_input ? s.N : 0, s.I});
   const auto start = [&](const std::optional<Tensor>& given, int64_t columns) {
-    return given ? torch::stable::clone(*given)
-                 : torch::stable::new_zeros(reserve, {s.L, s.B, columns});
+    return given ? make_copy(*given) : make_zeros(reserve, {s.L, s.B, columns});
   };
   const Running<S> dh(start(dhn, s.R)), dc(start(dcn, s.H));
-  Tensor dprojected = torch::stable::new_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
+  Tensor dprojected = make_empty(reserve, {has_proj ? s.L : 0, s.N, s.R});
 
   const int64_t hr_panels = has_proj ? div_up(s.H, width) : 0;
   const auto ih_panels = [&](int64_t l) {

@@ -16,6 +16,7 @@
 #include "lstm.h"
 #include "pages.h"
 #include "team.h"
+#include "tensors.h"
 
 namespace charlm {
 
@@ -68,7 +69,7 @@ auto with_type_of(const Tensor& t, const Run& run) {
 // A tensor to be written whole.
 template <class T>
 Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
-  Tensor t = torch::stable::new_empty(like, size);
+  Tensor t = make_empty(like, size);
   advise_huge_pages(mutable_values<T>(t), static_cast<size_t>(t.numel()) * sizeof(T));
   return t;
 }

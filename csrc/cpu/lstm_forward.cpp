@@ -30,8 +30,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   if (!ids) y_size.pop_back();
   y_size.push_back(s.R);
   Tensor y = make_tensor<S>(x, y_size);
-  Tensor hn = torch::stable::clone(h0);
-  const Running<S> c(torch::stable::clone(c0));
+  Tensor hn = make_copy(h0);
+  const Running<S> c(make_copy(c0));
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;
   const int64_t reserve_size = s.L * s.N * 5 * s.H + inner + unprojected;
   Tensor reserve = make_tensor<S>(x, {save ? reserve_size : 0});

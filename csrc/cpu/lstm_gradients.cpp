@@ -25,7 +25,7 @@ std::vector<Tensor> weight_gradients(const Steps& s) {
   const T* inner = s.reserve.const_data_ptr<T>() + s.inner();
   std::vector<Tensor> found;
   const auto make = [&](std::vector<int64_t> size) {
-    found.push_back(torch::stable::new_empty(s.x, size));
+    found.push_back(make_empty(s.x, size));
     return found.back().mutable_data_ptr<T>();
   };
   std::vector<OuterProducts<T>> products;
@@ -69,7 +69,7 @@ std::vector<Tensor> weight_gradients<bf16>(const Steps& s) {
   const int64_t G = 4 * s.H, N = s.N, B = s.B, R = s.R;
   std::vector<Tensor> found;
   const auto make = [&](int64_t rows, int64_t columns) {
-    found.push_back(torch::stable::new_empty(s.x, {rows, columns}));
+    found.push_back(make_empty(s.x, {rows, columns}));
     return Matrix(found.back(), rows, columns);
   };
   const auto output = [&](int64_t l) {
@@ -119,9 +119,9 @@ LstmGradients lstm_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn
   const int64_t N = dgates.size(1);
   Tensor by_id = ids && (need_input || need_weights)
                      ? segment_sum(Matrix(dgates, N, G).view(), *ids, V)
-                     : torch::stable::new_empty(x, {0});
+                     : make_empty(x, {0});
   if (need_input && ids) {
-    dx = torch::stable::new_empty(x, {V, I});
+    dx = make_empty(x, {V, I});
     multiply(Matrix(dx, V, I), Matrix(by_id, V, G), Matrix(weights[0], G, I));
   }
   std::vector<Tensor> found;
@@ -131,7 +131,7 @@ LstmGradients lstm_gradients(std::optional<Tensor> dy, std::optional<Tensor> dhn
                          reserve, h0,       seen,       dgates,  by_id,      dprojected};
     found = with_type_of(x, [&](auto zero) { return weight_gradients<decltype(zero)>(steps); });
   } else {
-    for (size_t k = 0; k < weights.size(); ++k) found.push_back(torch::stable::new_empty(x, {0}));
+    for (size_t k = 0; k < weights.size(); ++k) found.push_back(make_empty(x, {0}));
   }
   return {dx, dh0, dc0, found};
 }

@@ -8,7 +8,7 @@ namespace {
 template <class S>
 Tensor sum_by_id(const Tensor& rows, const Tensor& ids, int64_t segments) {
   const int64_t N = rows.size(0), C = rows.size(1);
-  const Running<S> out(torch::stable::new_zeros(rows, {segments, C}));
+  const Running<S> out(make_zeros(rows, {segments, C}));
   const S* from = values<S>(rows);
   const int64_t* id = ids.const_data_ptr<int64_t>();
   Compute<S>* to = out.data();
@@ -30,7 +30,7 @@ Tensor cross_entropy_rows(Tensor& logits, const Tensor& targets, bool gradient) 
   const int64_t N = logits.size(0), V = logits.size(1);
   const int64_t* target = targets.const_data_ptr<int64_t>();
   check_ids(target, N, V, "targets");
-  Tensor loss = torch::stable::new_empty(logits, {N});
+  Tensor loss = make_empty(logits, {N});
   T* z = logits.mutable_data_ptr<T>();
   T* out = loss.mutable_data_ptr<T>();
   const Kernels<T>& k = kernels<T>();

@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor> sample_rows(const Tensor& logits, const Tensor& tempe
   const int64_t N = logits.size(0), V = logits.size(1);
   const Kernels<T>& k = kernels<T>();
   Tensor ids = torch::stable::new_empty(logits, {N}, torch::headeronly::ScalarType::Long);
-  Tensor logprobs = torch::stable::new_empty(logits, {N});
+  Tensor logprobs = make_empty(logits, {N});
   const T* z = logits.const_data_ptr<T>();
   const double* t = temperature.const_data_ptr<double>();
   i64* id = reinterpret_cast<i64*>(ids.mutable_data_ptr<int64_t>());

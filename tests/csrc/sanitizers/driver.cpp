@@ -84,7 +84,10 @@ auto both_ways(const Task& task) {
   auto expected = task();
   charlm::set_isa(isas[draw(0, static_cast<int64_t>(isas.size()) - 1)]);
   torch::stable::threads() = static_cast<int>(draw(1, 5));
-  return std::make_pair(task(), std::move(expected));
+  torch::stable::nested() = draw(0, 7) == 0;
+  auto found = task();
+  torch::stable::nested() = false;
+  return std::make_pair(std::move(found), std::move(expected));
 }
 
 template <class... Parts>

@@ -30,20 +30,8 @@ inline Tensor clone(const Tensor& from) {
   return t;
 }
 
-inline Tensor empty_like(const Tensor& like) { return Tensor(like.sizes(), like.scalar_type()); }
-
 inline void zero_(Tensor& t) {
   if (t.bytes()) std::memset(t.type_erased(), 0, t.bytes());
-}
-
-inline Tensor view(const Tensor& from, const std::vector<int64_t>& sizes) {
-  STD_TORCH_CHECK(from.is_contiguous(), "a view of a tensor with gaps");
-  const Tensor like(sizes, from.scalar_type());
-  STD_TORCH_CHECK(like.numel() == from.numel(), "a view of another size");
-  AtenTensorHandle out = new AtenTensorOpaque(*from.get());
-  out->sizes = sizes;
-  out->strides = like.get()->strides;
-  return Tensor(out);
 }
 
 // Over the rows of a matrix.
@@ -69,11 +57,18 @@ inline int& threads() {
   return count;
 }
 
+// Whether loops run within another one, and so on one thread.
+inline bool& nested() {
+  static bool whether = false;
+  return whether;
+}
+
 inline uint32_t get_num_threads() { return static_cast<uint32_t>(threads()); }
 
 template <class Body>
 void parallel_for(int64_t begin, int64_t end, int64_t grain, const Body& body) {
   if (begin >= end) return;
+  if (nested()) return body(begin, end);
   const auto parts_of = [&](int64_t size) { return (end - begin + size - 1) / size; };
   const int64_t parts = std::min<int64_t>(threads(), grain > 0 ? parts_of(grain) : end - begin);
   const int64_t size = parts_of(parts);

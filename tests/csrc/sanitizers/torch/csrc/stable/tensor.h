@@ -68,6 +68,10 @@ inline constexpr ScalarType scalar_type_of<double> = ScalarType::Double;
 template <>
 inline constexpr ScalarType scalar_type_of<stand_in::BFloat16> = ScalarType::BFloat16;
 
+inline size_t size_of(ScalarType type) {
+  return type == ScalarType::Float ? 4 : type == ScalarType::BFloat16 ? 2 : 8;
+}
+
 // Calls run(T{}) for the real type.
 template <class Run>
 auto with_real_type(ScalarType type, const Run& run) {
@@ -127,12 +131,7 @@ class Tensor {
     return std::accumulate(sizes().begin(), sizes().end(), int64_t{1}, std::multiplies<>());
   }
   ScalarType scalar_type() const { return handle_->type; }
-  size_t bytes() const {
-    const ScalarType type = scalar_type();
-    return static_cast<size_t>(numel()) * (type == ScalarType::Float      ? 4
-                                           : type == ScalarType::BFloat16 ? 2
-                                                                          : 8);
-  }
+  size_t bytes() const { return static_cast<size_t>(numel()) * headeronly::size_of(scalar_type()); }
   bool is_cpu() const { return true; }
   bool is_contiguous() const {
     int64_t step = 1;

@@ -1,28 +1,7 @@
-// The views and matrix products that csrc/cpu takes from torch's C interface, element by element.
+// The matrix products that csrc/cpu takes from torch's C interface, element by element.
 #pragma once
 
-#include <torch/csrc/stable/tensor.h>
-
-using AOTITorchError = int32_t;
-
-// A view, which must lie within its tensor's memory.
-inline AOTITorchError aoti_torch__reinterpret_tensor(AtenTensorHandle from, int64_t dim,
-                                                     const int64_t* sizes, const int64_t* strides,
-                                                     int64_t offset, AtenTensorHandle* out) {
-  *out = new AtenTensorOpaque(*from);
-  (*out)->sizes.assign(sizes, sizes + dim);
-  (*out)->strides.assign(strides, strides + dim);
-  (*out)->offset += offset;
-  int64_t last = (*out)->offset;
-  bool empty = false;
-  for (int64_t k = 0; k < dim; ++k) {
-    last += (sizes[k] - 1) * strides[k];
-    empty |= sizes[k] == 0;
-  }
-  STD_TORCH_CHECK(empty || ((*out)->offset >= 0 && last < from->capacity),
-                  "a view ends at element ", last, " of ", from->capacity);
-  return 0;
-}
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 namespace torch {
 namespace stand_in {
