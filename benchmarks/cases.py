@@ -5,6 +5,7 @@ operation and takes hours. Without ``whole`` these are left out, so that all of 
 
 - B by H is crossed at T = 50 alone, and only up to CAP operations a call. An LSTM's time is
   proportional to T, which the lines over T show at B = 1 and 64;
+- a layer alone, which leaves a machine's threads no other layer to work on, at B = 1;
 - training steps follow one size at a time, from the defaults B = 1, H = 128, T = 200;
 - steps alone, of a module for sequences and of a cell, at a few sizes;
 - one thread beside all where the defaults and the small batches are;
@@ -125,7 +126,8 @@ def selection(device: str, threads: int, whole: bool = False) -> list[Case]:
     found = _lstm(device, whole) + _training(whole) + _bfloat16()
     found += [Case(GENERATION, B=1, T=1000), Case(GENERATION, B=1, T=1000, threads=1)]
     found += [Case(GENERATION, B=B, T=100) for B in BATCHES]
-    found += [Case(GENERATION, B=1, H=512, T=100)]
+    found += [Case(GENERATION, B=4, T=100)]
+    found += [Case(GENERATION, B=1, H=H, T=100) for H in (256, 512)]
     for operation in (SAMPLING, NUCLEUS):
         shapes = [(1, V) for V in VOCABULARIES] + [(64, 100), (4096, 100), (16, 32_768)]
         shapes += [(16, 262_144)]
@@ -151,6 +153,7 @@ def _lstm(device: str, whole: bool) -> list[Case]:
         if whole or Case(BOTH, B=B, H=H, T=T).flops() <= CAP[device]
     ]
     found = [Case(op, B=B, H=H, T=T) for op in (FORWARD, BOTH) for B, H, T in shapes]
+    found += [Case(op, B=1, H=H, L=1) for op in (FORWARD, BOTH) for H in (128, 256, 512)]
     found += [Case(BOTH, B=B, threads=1) for B in (1, 8, 64)]
     steps = [(1, 64), (1, 128), (1, 256), (1, 512), (8, 128)]
     found += [Case(STEP, B=B, H=H, T=1, threads=n) for B, H in steps for n in (0, 1)]
