@@ -20,21 +20,26 @@
 
 namespace charlm {
 
+// Of the whole piece that malloc gave.
 struct Free {
-  void operator()(void* p) const { std::free(p); }
+  void* piece;
+  void operator()(void*) const { std::free(piece); }
 };
 
 template <class T>
 using Buffer = std::unique_ptr<T[], Free>;
 
-// 64-byte aligned, so that a vector load of a panel never straddles two cache lines.
+// 64-byte aligned, so that a vector load of a panel never straddles two cache lines. By malloc:
+// what glibc's aligned_alloc gave is too small for the same request again.
 template <class T>
 Buffer<T> make_buffer(int64_t count) {
-  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-  T* p = static_cast<T*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
-  STD_TORCH_CHECK(p != nullptr, "charlm_fast: out of memory for ", bytes, " bytes of workspace");
-  advise_huge_pages(p, bytes);
-  return Buffer<T>(p);
+  const size_t bytes = static_cast<size_t>(count) * sizeof(T) + 64;
+  void* piece = std::malloc(bytes);
+  STD_TORCH_CHECK(piece != nullptr, "charlm_fast: out of memory for ", bytes,
+                  " bytes of workspace");
+  advise_huge_pages(piece, bytes);
+  const uintptr_t start = (reinterpret_cast<uintptr_t>(piece) + 63) / 64 * 64;
+  return Buffer<T>(reinterpret_cast<T*>(start), Free{piece});
 }
 
 // A tensor's values; torch's own accessors know no bf16 of ours.
@@ -68,8 +73,8 @@ auto with_type_of(const Tensor& t, const Run& run) {
 
 // A tensor to be written whole.
 template <class T>
-Tensor make_tensor(const Tensor& like, const std::vector<int64_t>& size) {
-  Tensor t = make_empty(like, size);
+Tensor make_tensor(const Tensor& like, const Shape& shape) {
+  Tensor t = make_empty(like, shape);
   advise_huge_pages(mutable_values<T>(t), static_cast<size_t>(t.numel()) * sizeof(T));
   return t;
 }

@@ -26,14 +26,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   Plan plan(s, batch_sizes, reverse, 4.0 * s.H * s.R * sizeof(S), panels);
   const Schedule& schedule = plan.schedule;
 
-  std::vector<int64_t> y_size(rows.sizes().begin(), rows.sizes().end());
-  if (!ids) y_size.pop_back();
-  y_size.push_back(s.R);
-  Tensor y = make_tensor<S>(x, y_size);
-  Tensor hn = make_copy(h0);
-  const Running<S> c(make_copy(c0));
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;
   const int64_t reserve_size = s.L * s.N * 5 * s.H + inner + unprojected;
+  // The largest first: what lives longer, if it took a part of the place that the last call's
+  // reserve has left, would have this one's grow the heap.
   Tensor reserve = make_tensor<S>(x, {save ? reserve_size : 0});
 
   const auto depth = [&](int64_t K) { return div_up(K, k.depth) * k.depth; };
@@ -73,6 +69,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   };
   const Buffer<T> workspace = make_buffer<T>(lay_out(nullptr));
   lay_out(workspace.get());
+  Shape y_shape(rows, rows.dim() - (ids ? 0 : 1));
+  y_shape.append(s.R);
+  Tensor y = make_tensor<S>(x, y_shape);
+  Tensor hn = make_copy(h0);
+  const Running<S> c(make_copy(c0));
   S* saved = save ? mutable_values<S>(reserve) : nullptr;
   S* saved_cells = save ? saved + s.L * s.N * 4 * s.H : nullptr;
   if (save) {

@@ -24,8 +24,8 @@ std::vector<Tensor> weight_gradients(const Steps& s) {
   const int64_t G = 4 * s.H;
   const T* inner = s.reserve.const_data_ptr<T>() + s.inner();
   std::vector<Tensor> found;
-  const auto make = [&](std::vector<int64_t> size) {
-    found.push_back(make_empty(s.x, size));
+  const auto make = [&](const Shape& shape) {
+    found.push_back(make_empty(s.x, shape));
     return found.back().mutable_data_ptr<T>();
   };
   std::vector<OuterProducts<T>> products;
