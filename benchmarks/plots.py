@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cases import BOTH, FORWARD, GENERATION, TRAINING
+from cases import BOTH, FORWARD, GENERATION, LAYERS, TRAINING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sides import OURS
@@ -21,6 +21,7 @@ def chosen(found: dict[str, Any], operation: str) -> Rows:
         for row in found["rows"]
         if row["operation"] == operation
         and row["dtype"] == "float32"
+        and row["shape"]["L"] == LAYERS
         and row["threads"] == found["machine"]["threads"]
         and {OURS, TORCH} <= row["us"].keys()
     ]
