@@ -175,9 +175,10 @@ class TestMemory:
     def test_recomputing_takes_a_fraction_on_a_long_sequence(self):
         shape = memory.Shape(8, 64, 2000)
         kept, again, torchs = (memory.peak(side, shape, 1) for side in memory.SIDES)
+        # The gaps that the heap has beside the segments differ between runs.
+        again = min([again, *(memory.peak(memory.SIDES[1], shape, 1) for _ in range(2))])
         assert shape.bytes() / 4 < kept < 2 * shape.bytes()
-        # An output, a state and the gates, once, and gaps in the heap, which differ between runs.
-        assert again < kept * 2 / 3
+        assert again < kept / 2  # which is an output, a state and the gates, once
         assert kept < 1.1 * torchs
 
     def test_a_failure_is_told(self):

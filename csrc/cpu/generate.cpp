@@ -32,10 +32,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   const double work = static_cast<double>(characters) * (8.0 * L * H * H + H * V);
   const int64_t threads =
       work < kWorthThreads ? 1 : std::max<int64_t>(1, torch::stable::get_num_threads());
-  const double weight_bytes = (8.0 * L - 4) * H * H * sizeof(T);
-  const bool team = few_rows(B, threads) && weight_bytes >= kWorthMeeting * (L + 2);
-  const int64_t members = team ? std::min<int64_t>({threads, panels, kMostMembers}) : 1;
-  const int64_t parts = team ? 1 : std::min(B, threads), part_rows = div_up(B, parts);
+  // A team meets after each layer, the head and the draws.
+  const double bytes = (8.0 * L - 4) * H * H * sizeof(T) / (L + 2);
+  const int64_t members = team_size(B, threads, bytes, panels);
+  const int64_t parts = members > 1 ? 1 : std::min(B, threads), part_rows = div_up(B, parts);
   const int64_t part_size = part_rows * ((5 * L - 2) * H + width + head_width);
   const int64_t aligned_part = div_up(part_size, 64) * 64, draw_size = draw_scratch(V, sampling);
 
@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run(
   args.ids = reinterpret_cast<i64*>(ids.mutable_data_ptr<int64_t>());
   args.logprobs = logprobs.mutable_data_ptr<T>();
   if (members > 1) {
-    run_team(members, weight_bytes / (L + 2) * work_of_rows(B), [&](Member& member) {
+    run_team(members, bytes * work_of_rows(B), [&](Member& member) {
       k.generate(args, 0, B, member, scratch, draws.get() + member.rank * draw_size,
                  order.get() + member.rank * B);
     });

@@ -30,7 +30,7 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
     for (int64_t t = 0; t < steps; ++t) s.N += size[t];
   }
   const int64_t width = k.panel_width, hh_panels = div_up(s.R, width);
-  Plan plan(s, batch_sizes, reverse, 4.0 * s.H * s.R * sizeof(S), hh_panels);
+  Plan plan(s, batch_sizes, reverse, sizeof(S), hh_panels);
   const Schedule& schedule = plan.schedule;
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()

@@ -30,14 +30,6 @@ CHARLM_INLINE void cell_backward(Vec<Compute<S>> dh, const S* gates, const S* ce
   store_n(dc, d * f, n);
 }
 
-// The member's part of `columns`, in whole panels.
-template <class S>
-CHARLM_INLINE Range columns_of(const Member& member, i64 columns) {
-  const Range panels = part(member, panel_count<S>(columns));
-  const i64 last = panels.last * kPanelWidth<S>;
-  return {panels.first * kPanelWidth<S>, last < columns ? last : columns};
-}
-
 template <class S>
 CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slot, i64 first,
                                  i64 rows, Member& member) {
@@ -54,7 +46,7 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
   const Compute<S>* dhidden = nullptr;
   if (a.dprojected) {
     S* total = a.dprojected[l] + row0 * R;
-    const Range own = columns_of<S>(member, R);
+    const Range own = columns_of(member, R, kPanelWidth<S>);
     for (i64 r = 0; r < rows; ++r)
       for (i64 k = own.first; k < own.last; k += L) {
         const int n = own.last - k < L ? static_cast<int>(own.last - k) : L;
@@ -69,7 +61,7 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
                        nullptr, a.dhidden[slot], H, false);
     dhidden = a.dhidden[slot];
   }
-  const Range units = columns_of<S>(member, H);
+  const Range units = columns_of(member, H, kPanelWidth<S>);
   for (i64 r = 0; r < rows; ++r) {
     const S* gates = a.gates[l] + (row0 + r) * 4 * H;
     const S* cells = a.cells[l] + (row0 + r) * H;

@@ -96,6 +96,13 @@ constexpr double kWorthMeeting = CHARLM_WORTH_MEETING;
 // each core's cache then keeps a part, beats splitting such rows.
 inline bool few_rows(int64_t rows, int64_t threads) { return threads > 1 && rows < 3 * threads; }
 
+// The threads that share the units of such layers: one where `bytes`, of the weights between two
+// meetings, are not worth it.
+inline int64_t team_size(int64_t rows, int64_t threads, double bytes, int64_t panels) {
+  if (!few_rows(rows, threads) || bytes < kWorthMeeting) return 1;
+  return std::min<int64_t>({threads, panels, kMostMembers});
+}
+
 // How many times the stream of the weights takes as long for so many rows, roughly.
 inline double work_of_rows(int64_t rows) { return 1 + static_cast<double>(rows) / 4; }
 
@@ -111,8 +118,8 @@ struct Plan {
   int64_t members = 1;
   double work = 0;  // between two meetings of a team, as bytes of weights
 
-  // weight_bytes: of a layer's w_hh, packed into `panels`.
-  Plan(const Sizes& s, const std::optional<Tensor>& batch_sizes, bool reverse, double weight_bytes,
+  // element: bytes of a weight; w_hh is packed into `panels`.
+  Plan(const Sizes& s, const std::optional<Tensor>& batch_sizes, bool reverse, size_t element,
        int64_t panels) {
     const int64_t* packed = batch_sizes ? batch_sizes->const_data_ptr<int64_t>() : nullptr;
     offset.push_back(0);
@@ -126,10 +133,9 @@ struct Plan {
     int64_t threads = products < kWorthThreads ? 1 : torch::stable::get_num_threads();
     threads = std::max<int64_t>(threads, 1);
     // By layer, the threads meet once a chunk, and by units at every step.
-    const bool few = few_rows(s.B, threads);
-    const bool wavefront = few && s.L > 1 && weight_bytes <= kOneCoreKeeps;
-    if (few && !wavefront && weight_bytes >= kWorthMeeting)
-      members = std::min<int64_t>({threads, panels, kMostMembers});
+    const double weight_bytes = 4.0 * s.H * s.R * static_cast<double>(element);
+    const bool wavefront = few_rows(s.B, threads) && s.L > 1 && weight_bytes <= kOneCoreKeeps;
+    if (!wavefront) members = team_size(s.B, threads, weight_bytes, panels);
     work = weight_bytes * work_of_rows(s.B);
     const int64_t tiles =
         members > 1 ? 1 : std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));

@@ -23,7 +23,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.T = batch_sizes ? batch_sizes->size(0) : rows.size(0);
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
-  Plan plan(s, batch_sizes, reverse, 4.0 * s.H * s.R * sizeof(S), panels);
+  Plan plan(s, batch_sizes, reverse, sizeof(S), panels);
   const Schedule& schedule = plan.schedule;
 
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;

@@ -91,9 +91,7 @@ CHARLM_INLINE void copy_columns(S* to, const S* from, i64 rows, i64 stride, i64 
 // Columns of the state that a member computes: its units, or its panels of the projection.
 template <class S>
 CHARLM_INLINE Range state_columns(const ForwardArgs<S>& a, const Member& m) {
-  const i64 width = a.hidden ? kPanelWidth<S> : kLanes<S>;
-  const Range panels = part(m, (a.R + width - 1) / width);
-  return {panels.first * width, panels.last * width < a.R ? panels.last * width : a.R};
+  return columns_of(m, a.R, a.hidden ? kPanelWidth<S> : kLanes<S>);
 }
 
 // Rows [first, first + rows) of step t, the `step`th to be computed. pre_row(r) is the input

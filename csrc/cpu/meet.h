@@ -16,6 +16,13 @@ CHARLM_INLINE Range part(const Member& m, i64 count) {
   return {count * m.rank / m.size, count * (m.rank + 1) / m.size};
 }
 
+// The member's part of `columns`, in whole panels of `width`.
+CHARLM_INLINE Range columns_of(const Member& m, i64 columns, i64 width) {
+  const Range panels = part(m, (columns + width - 1) / width);
+  const i64 last = panels.last * width;
+  return {panels.first * width, last < columns ? last : columns};
+}
+
 // Turns that all members together may wait beyond what their work is worth; the tests have less.
 #ifndef CHARLM_PATIENCE
 #define CHARLM_PATIENCE 32768
