@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -135,11 +136,17 @@ def torch_lstm(case: Case, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Te
     return packed, torch.cat(hs, 1), torch.cat(cs, 1)
 
 
+def on_any_cpu() -> AbstractContextManager[None]:
+    """torch without oneDNN, whose LSTM and products in lower precision not every CPU can run."""
+    return torch.backends.mkldnn.flags(enabled=False)
+
+
 def torch_results(case: Case, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and gradients of all leaves, in ``dtype``."""
     leaves = [v.to(dtype).requires_grad_() for v in case.leaves()]
-    outputs = torch_lstm(case, leaves)
-    grads = torch.autograd.grad(outputs, leaves, [g.to(dtype) for g in case.cotangents()])
+    with on_any_cpu():
+        outputs = torch_lstm(case, leaves)
+        grads = torch.autograd.grad(outputs, leaves, [g.to(dtype) for g in case.cotangents()])
     return [o.detach() for o in outputs], list(grads)
 
 

@@ -248,6 +248,7 @@ else:
             assert (logprobs[:, b].double() - right).abs().max() < limit
 
     def test_blocks_equal_one_call(monkeypatch):
+        """Bits are the GPU's to keep: here NumPy multiplies, whose sums follow the shape."""
         monkeypatch.setattr(tiling, "SMS", 1)
         model = Model(30, 8, 10, 2, True, F32)
         prompts, lengths = ragged(30, 4, 5)
@@ -260,7 +261,7 @@ else:
             parts.append(block)
             done, state, counted, given = done + n, {"state": (hn, cn)}, {}, block[-1:]
         assert torch.equal(torch.cat(parts), ids)
-        assert torch.equal(hn, h) and torch.equal(cn, c)
+        assert torch.allclose(hn, h, rtol=0, atol=1e-6) and torch.allclose(cn, c, rtol=0, atol=1e-6)
 
     def test_text_of_nothing():
         model = Model(9, 4, 4, 2, True, F32)
