@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -136,9 +136,15 @@ def torch_lstm(case: Case, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Te
     return packed, torch.cat(hs, 1), torch.cat(cs, 1)
 
 
-def on_any_cpu() -> AbstractContextManager[None]:
+@contextmanager
+def on_any_cpu() -> Iterator[None]:
     """torch without oneDNN, whose LSTM and products in lower precision not every CPU can run."""
-    return torch.backends.mkldnn.flags(enabled=False)
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def torch_results(case: Case, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
