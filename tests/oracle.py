@@ -139,12 +139,12 @@ def torch_lstm(case: Case, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Te
 @contextmanager
 def on_any_cpu() -> Iterator[None]:
     """torch without oneDNN, whose LSTM and products in lower precision not every CPU can run."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # torch.backends' own flags(...) warns about other devices
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        torch._C._set_mkldnn_enabled(before)
 
 
 def torch_results(case: Case, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
