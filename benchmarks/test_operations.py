@@ -54,6 +54,8 @@ def outcome(case: Case) -> Outcome:
             )
         finally:
             torch.set_num_threads(before)
+        for name, why in LAST[case].left_out.items():
+            print(f" left out: {name}, {why};", end="", flush=True)
     return LAST[case]
 
 
