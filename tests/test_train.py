@@ -16,6 +16,7 @@ from charlm_fast.lm.model import CharLM
 from charlm_fast.lm.scoring import evaluate
 from charlm_fast.text.corpus import Corpus, Source
 from charlm_fast.train import main
+from charlm_fast.training import run as module
 from charlm_fast.training.config import TrainConfig
 from charlm_fast.training.fit import fit
 from charlm_fast.training.run import train
