@@ -50,11 +50,15 @@ def lstm(
             ``nn.LSTM`` is not promised.
         batch_sizes: int64 (T,) on the CPU: rows alive at each step, not increasing.
 
-    All tensors share one floating dtype and one device. Under autocast they are cast as
-    ``nn.LSTM`` casts them and the results have the dtypes that it returns. On the CPU, bfloat16 has
-    kernels where there is AVX512_BF16; other lower precision is computed in float32. Complex
-    tensors, ``torch.func`` transforms and forward-mode gradients are left to torch's own
-    implementation, and ``torch.vmap``, for which torch has none, to a loop over the steps.
+    All tensors share one floating dtype and one device. Under autocast they are cast to its dtype,
+    float64 apart, and the results have it. With projections or ``batch_sizes`` on the CPU, autocast
+    lowers the products alone, as in ``nn.LSTM``: c_n has the wider of autocast's dtype and c_0's
+    (``input``'s, if ``hx`` is None), and so have output and h_n unless there are projections. These
+    dtypes are the same on every CPU; those of ``nn.LSTM`` are not: without AVX-512 it keeps a
+    float32 state or raises an error. On the CPU, bfloat16 has kernels where there is AVX512_BF16;
+    other lower precision is computed in float32. Complex tensors, ``torch.func`` transforms and
+    forward-mode gradients are left to torch's own implementation, and ``torch.vmap``, for which
+    torch has none, to a loop over the steps.
 
     Returns:
         output (T, B, D * R), (B, T, D * R) or (N, D * R); h_n (L * D, B, R); c_n (L * D, B, H).

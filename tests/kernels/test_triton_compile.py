@@ -181,6 +181,7 @@ def generate_cases() -> list[tuple[str, Launch, torch.dtype, set[str]]]:
     return cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", sorted(SHARED))
 def test_no_spills(arch: int, capsys: pytest.CaptureFixture[str]) -> None:
     spilled = []
