@@ -17,8 +17,8 @@ from typing import Any
 
 import reproduce
 
-from charlm_fast.grid import REFERENCE_LRS
-from charlm_fast.sweep import END_EPOCHS
+from charlm_fast.studies.grid import REFERENCE_LRS
+from charlm_fast.studies.sweep_report import END_EPOCHS
 
 
 def read_ends(path: Path) -> dict[float, list[float]]:

@@ -7,11 +7,11 @@ from contest import Step
 from peers import prose
 from reproduce import peer_of
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.fit import fit
-from charlm_fast.model import CharLM
-from charlm_fast.runs import History
-from charlm_fast.train import build_model, flushed_denormals
+from charlm_fast.lm.model import CharLM
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.runs import History
+from charlm_fast.training.setup import build_model, flushed_denormals
 
 
 def epochs(case: Case) -> int:

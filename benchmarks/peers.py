@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charlm_fast import CharLM
-from charlm_fast.data import Corpus, Source, embedded_text
+from charlm_fast.text.corpus import Corpus, Source, embedded_text
 
 VOCAB, HIDDEN, LAYERS, STEPS = 100, 128, 2, 200
 RATE = 0.005

@@ -29,16 +29,16 @@ import torch.nn.functional as F
 from machine import cpu_name
 from torch import Tensor, nn
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, find_source, named_source
-from charlm_fast.evaluate import bits_per_character
-from charlm_fast.files import write_text
-from charlm_fast.fit import fit
-from charlm_fast.grid import REFERENCE_LRS, REFERENCE_SETTINGS, Setting, label
-from charlm_fast.model import CharLM
-from charlm_fast.runs import History
-from charlm_fast.sweep import END_EPOCHS
-from charlm_fast.train import build_model, flushed_denormals
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import bits_per_character
+from charlm_fast.studies.grid import REFERENCE_LRS, REFERENCE_SETTINGS, Setting, label
+from charlm_fast.studies.sweep_report import END_EPOCHS
+from charlm_fast.text.corpus import Corpus, find_source, named_source
+from charlm_fast.text.files import write_text
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.runs import History
+from charlm_fast.training.setup import build_model, flushed_denormals
 
 SIDES = ("ours", "nn.LSTM")
 # BPC of REFERENCE_SETTINGS, in its order; where two runs were published their mean.

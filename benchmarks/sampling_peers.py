@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from charlm_fast.functional import sample
+from charlm_fast.nn.functional import sample
 
 TEMPERATURE = 0.8
 

@@ -1,9 +1,9 @@
 """Fast character-level language models, and a fast LSTM for everyone."""
 
 from . import functional
-from .accelerate import accelerate
-from .model import CharLM
+from .lm.model import CharLM
 from .nn import LSTM, LSTMCell
+from .nn.accelerate import accelerate
 from .ops import backends, use_backend
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What the command lines share: one-line errors and warnings, and the device."""
+"""What the command lines share: one-line errors and warnings."""
 
 from __future__ import annotations
 
@@ -10,21 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-import torch
-
-from .ops.dispatch import BackendError
-
-# What a user's input or machine can cause; anything else is our mistake and keeps its traceback.
-MISTAKES = (
-    ValueError,
-    IndexError,
-    FloatingPointError,
-    OSError,
-    BackendError,
-    torch.OutOfMemoryError,
-)
-
-MAX_THREADS = 1024  # beyond what a machine can start, OpenMP ends the process
+from .training.machine import MISTAKES
 
 
 class Terminated(BaseException):
@@ -74,26 +60,3 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
         print("error: not enough memory; choose smaller sizes", file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-def check_threads(threads: int | None) -> None:
-    """Raise ValueError for a number of threads that no machine has."""
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise ValueError(
-            f"--threads: got {threads}, expected at least 1 and at most {MAX_THREADS:,}"
-        )
-
-
-def device(name: str) -> torch.device:
-    """A device that works here.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    try:
-        found = torch.device(name)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
-    return found

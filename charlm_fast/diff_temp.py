@@ -10,79 +10,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from . import cli, generation
-from .config import TEMPERATURES, TrainConfig
-from .data import Corpus, Source, named_source
-from .files import write_text
-from .generate import SAFER_BAND
-from .model import CharLM
+from . import cli
+from .lm import generation
+from .lm.model import CharLM
+from .lm.temperatures import CAROL, FILE_WIDTH, Comparison, compare, draw_prime
+from .text.corpus import Corpus, Source, named_source
+from .training import machine
+from .training.config import TEMPERATURES, TrainConfig
+from .training.setup import TEST_VARIABLE
 
-TEST_VARIABLE = "CHARLM_FAST_TEST_DATA"
-CHUNK = 200  # characters that follow the prime's start in the test text
-PRIME = 10
 LENGTH = 100
-FILE_WIDTH = 100  # columns of the saved table
-
-# Dickens, but of none of the books that Project Gutenberg's training text is made of.
-CAROL = """\
-Marley was dead: to begin with. There is no doubt whatever about that. The register of his burial
-was signed by the clergyman, the clerk, the undertaker, and the chief mourner. Scrooge signed it:
-and Scrooge's name was good upon 'Change, for anything he chose to put his hand to. Old Marley was
-as dead as a door-nail.
-"""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was written at which temperature; the texts begin with the prime."""
-
-    prime: str
-    origin: str
-    seed: int
-    temperatures: tuple[float, ...]
-    texts: tuple[str, ...]
-
-    def table(self, width: int) -> str:
-        """The texts in columns under their temperatures, in lines of about ``width`` characters."""
-        each = max(16, (width + 3) // len(self.texts) - 3)
-        cells = [wrap(text, each) for text in self.texts]
-        heads = [f"temperature {t:g}" for t in self.temperatures]
-        rows = [heads, ["-" * each] * len(heads), *itertools.zip_longest(*cells, fillvalue="")]
-        return "\n".join(" | ".join(cell.ljust(each) for cell in row).rstrip() for row in rows)
-
-    def heading(self) -> str:
-        low, high = SAFER_BAND
-        return (
-            f"prime: {self.prime!r}, from {self.origin}; seed {self.seed}\n"
-            f"{low} to {high} is the safer band; review a text before you use it"
-        )
-
-    def save(self, directory: Path) -> None:
-        """Write diff_temp.txt, the table, and diff_temp.json, the texts to the character."""
-        write_text(directory / "diff_temp.txt", f"{self.heading()}\n\n{self.table(FILE_WIDTH)}\n")
-        write_text(
-            directory / "diff_temp.json", json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        )
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters that a terminal shows as they are."""
-    lines = []
-    for line in text.splitlines():
-        shown = "".join(c if c.isprintable() else "?" for c in line.expandtabs(4))
-        lines += [shown[k : k + width] for k in range(0, max(1, len(shown)), width)]
-    return lines
 
 
 def find_test(patterns: Sequence[str]) -> Source:
@@ -92,44 +38,6 @@ def find_test(patterns: Sequence[str]) -> Source:
     if variable := os.environ.get(TEST_VARIABLE):
         return named_source(variable.split(os.pathsep), TEST_VARIABLE)
     return Source("A Christmas Carol (name another test text with --test)", text=CAROL)
-
-
-def draw_prime(corpus: Corpus, generator: torch.Generator) -> torch.Tensor:
-    """The first 10 ids of a random chunk of 200 characters, or of all there are.
-
-    Raises:
-        ValueError: the text is shorter than a prime.
-    """
-    if len(corpus) < PRIME:
-        raise ValueError(
-            f"--test: got {len(corpus)} characters ({corpus.origin}), expected at least {PRIME} "
-            "to draw a prime from"
-        )
-    start = int(torch.randint(max(1, len(corpus) - CHUNK), (), generator=generator))
-    return corpus.ids[start : start + PRIME].long()
-
-
-def compare(
-    model: CharLM, test: Source, temperatures: Sequence[float], length: int, seed: int
-) -> Comparison:
-    """Continue one prime at all temperatures, one row each, in one batched call.
-
-    Args:
-        seed: decides the prime and the texts.
-
-    Raises:
-        ValueError: the model has no vocabulary, or the test text is too short.
-    """
-    if model.vocabulary is None:
-        raise ValueError("--model: it has no vocabulary, so it cannot read a text")
-    corpus = Corpus.load(test, model.vocabulary)
-    prime = draw_prime(corpus, torch.Generator().manual_seed(seed))
-    ids = prime[:, None].expand(-1, len(temperatures))
-    texts = model.generate(ids, length, temperatures, seed=seed)
-    decode = model.vocabulary.decode
-    return Comparison(
-        decode(prime), test.origin, seed, tuple(temperatures), tuple(map(decode, texts.unbind(1)))
-    )
 
 
 def show(comparison: Comparison, directory: Path | None) -> None:
@@ -211,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= seed < 1 << 63:
         raise ValueError(f"--seed: got {seed}, expected an integer from 0 to 2^63 - 1")
     if arguments.threads is not None:
-        cli.check_threads(arguments.threads)
+        machine.check_threads(arguments.threads)
         torch.set_num_threads(arguments.threads)
-    device = cli.device(arguments.device)
+    device = machine.device(arguments.device)
     test = find_test(arguments.test)
     model = CharLM.from_pretrained(arguments.model).to(device)
     show(compare(model, test, arguments.temperatures, arguments.length, seed), arguments.out)

@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import checkpoint, cli, generation
-from .model import CharLM
-from .vocab import Vocabulary
+from . import cli
+from .lm import checkpoint, generation
+from .lm.generation import SAFER_BAND
+from .lm.model import CharLM
+from .lm.stream import stream
+from .text.vocab import Vocabulary
+from .training import machine
 
-SAFER_BAND = (0.8, 1.0)
 SHOWN_CHARACTERS = 5  # in a warning
 
 
@@ -111,7 +114,7 @@ def warn_of_temperature(temperature: float, directory: Path) -> None:
 def write(model: CharLM, prime: Tensor, arguments: argparse.Namespace) -> None:
     """Print the texts one after another, the first as it is made, a blank line between two."""
     assert model.vocabulary is not None
-    pieces = generation.stream(
+    pieces = stream(
         model,
         [prime] * arguments.num,
         arguments.length,
@@ -135,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     if arguments.num < 1:
         raise ValueError(f"--num: got {arguments.num}, expected at least 1")
-    cli.check_threads(arguments.threads)
+    machine.check_threads(arguments.threads)
     generation.check_arguments(
         arguments.length, arguments.temperature, arguments.top_k, arguments.top_p, arguments.min_p,
         arguments.seed,
@@ -144,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     text = arguments.prime if arguments.prime_file is None else read_prime(arguments.prime_file)
     directory = checkpoint.locate(arguments.model)
-    model = CharLM.from_pretrained(directory).to(cli.device(arguments.device))
+    model = CharLM.from_pretrained(directory).to(machine.device(arguments.device))
     if model.vocabulary is None:
         raise ValueError("--model: it has no vocabulary, so it cannot write a text")
     prime = encode_prime(text, model.vocabulary)

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from charlm_fast import snapshot
-from charlm_fast.checkpoint import CONFIG, WEIGHTS
-from charlm_fast.config import TrainConfig, resumed
-from charlm_fast.data import Corpus, Source
-from charlm_fast.fit import fit
-from charlm_fast.model import CharLM
-from charlm_fast.runs import History
-from charlm_fast.snapshot import FILE
-from charlm_fast.train import build_model
+from charlm_fast.lm.checkpoint import CONFIG, WEIGHTS
+from charlm_fast.lm.model import CharLM
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.training import snapshot
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.resume import resumed
+from charlm_fast.training.runs import History
+from charlm_fast.training.setup import build_model
+from charlm_fast.training.snapshot import FILE
 
 from .reader import Reader
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from charlm_fast import data as module
-from charlm_fast.data import Corpus, find_source
-from charlm_fast.vocab import NAMES, SURROGATES
+from charlm_fast.text import corpus as module
+from charlm_fast.text.corpus import Corpus, find_source
+from charlm_fast.text.vocab import NAMES, SURROGATES
 
 from .reader import Reader
 

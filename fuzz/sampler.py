@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from charlm_fast.functional import sample
-from charlm_fast.model import CharLM
+from charlm_fast.lm.model import CharLM
+from charlm_fast.nn.functional import sample
 
 from .reader import Reader
 

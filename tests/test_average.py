@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from charlm_fast.average import Average
+from charlm_fast.training.average import Average
 
 
 def test_the_recurrence():

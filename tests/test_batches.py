@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from charlm_fast.batches import RandomChunks, Streams, batches
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus
-from charlm_fast.model import CharLM
-from charlm_fast.vocab import Vocabulary
-from charlm_fast.workers import Workers
+from charlm_fast.lm.model import CharLM
+from charlm_fast.text.corpus import Corpus
+from charlm_fast.text.vocab import Vocabulary
+from charlm_fast.training.batches import RandomChunks, Streams, batches
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.workers import Workers
 
 
 def numbered(length):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from charlm_fast import checkpoint
-from charlm_fast.checkpoint import CheckpointError
-from charlm_fast.files import replacing, write_text
-from charlm_fast.model import CharLM
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.lm import checkpoint
+from charlm_fast.lm.checkpoint import CheckpointError
+from charlm_fast.lm.model import CharLM
+from charlm_fast.text.files import replacing, write_text
+from charlm_fast.text.vocab import Vocabulary
 
 
 @pytest.fixture

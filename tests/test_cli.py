@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from charlm_fast import cli
-from charlm_fast.files import replacing
+from charlm_fast.text.files import replacing
+from charlm_fast.training import machine
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def test_sigterm_cleans_up(tmp_path, capsys):
 @pytest.mark.parametrize("threads", [0, -1, 1025, 10**12])
 def test_threads_that_no_machine_has(threads):
     with pytest.raises(ValueError, match=f"^--threads: got {threads}, expected at least 1 and"):
-        cli.check_threads(threads)
+        machine.check_threads(threads)
 
 
 def test_no_memory(capsys):
@@ -90,7 +91,7 @@ def test_warnings_are_one_line():
 
 
 def test_device():
-    assert cli.device("cpu") == torch.device("cpu")
+    assert machine.device("cpu") == torch.device("cpu")
     for name in ("abacus", "meta:x", "cuda:99"):
         with pytest.raises(ValueError, match=f"^--device: {name} cannot be used here"):
-            cli.device(name)
+            machine.device(name)

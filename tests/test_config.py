@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from charlm_fast.config import SweepConfig, TrainConfig, parse, parse_flags
+from charlm_fast.flags import parse, parse_flags
+from charlm_fast.training.config import SweepConfig, TrainConfig
 
 
 def test_defaults_are_those_of_the_reference():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_fast import gutenberg
-from charlm_fast.data import Corpus, Source, embedded_text, find_source, named_source
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.text import gutenberg
+from charlm_fast.text.corpus import Corpus, Source, embedded_text, find_source, named_source
+from charlm_fast.text.vocab import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_blocks_change_nothing(tmp_path, monkeypatch, vocabulary):
     path.write_text("“Naïve” — " * 50, encoding="utf-8")
     source = find_source([str(path)])
     whole = Corpus.load(source, vocabulary)
-    monkeypatch.setattr("charlm_fast.data.BLOCK_CHARACTERS", 7)
+    monkeypatch.setattr("charlm_fast.text.corpus.BLOCK_CHARACTERS", 7)
     assert len(list(source.blocks())) > 50
     parts = Corpus.load(source, vocabulary)
     assert torch.equal(whole.ids, parts.ids)

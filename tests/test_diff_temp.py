@@ -6,11 +6,14 @@ import torch
 
 from charlm_fast import diff_temp as module
 from charlm_fast import ops
-from charlm_fast.config import TrainConfig, parse
-from charlm_fast.data import Corpus, Source
-from charlm_fast.diff_temp import Comparison, compare, draw_prime, find_test, main, wrap
-from charlm_fast.model import CharLM
+from charlm_fast.diff_temp import main
+from charlm_fast.flags import parse
+from charlm_fast.lm import temperatures
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.temperatures import Comparison, compare, draw_prime, wrap
+from charlm_fast.text.corpus import Corpus, Source
 from charlm_fast.train import main as train_main
+from charlm_fast.training.config import TrainConfig
 
 TRAIN = "It was the best of times, it was the worst of times.\n" * 40
 TEST = "".join(f"{k} green bottles hanging on the wall, " for k in range(40))
@@ -36,7 +39,7 @@ def test_the_defaults_are_those_of_the_reference():
     mode, config = parse(["--diff_temp"])
     assert mode == "diff_temp" and config == TrainConfig()
     assert config.temperatures == (0.1, 0.5, 1.0, 2.0) and config.sample_len == 100
-    assert (module.PRIME, module.CHUNK) == (10, 200)
+    assert (temperatures.PRIME, temperatures.CHUNK) == (10, 200)
 
 
 def test_trains_once_and_compares(capsys, tmp_path):
@@ -57,7 +60,11 @@ def test_trains_once_and_compares(capsys, tmp_path):
     )
     # The same from the model that was saved.
     again = compare(
-        CharLM.from_pretrained(run / "model"), find_test(["test.txt"]), (0.1, 0.5, 1.0, 2.0), 100, 3
+        CharLM.from_pretrained(run / "model"),
+        module.find_test(["test.txt"]),
+        (0.1, 0.5, 1.0, 2.0),
+        100,
+        3,
     )
     assert list(again.texts) == saved["texts"]
 
@@ -96,13 +103,13 @@ def test_the_prime_begins_a_chunk_of_the_test_text():
 
 
 def test_where_the_test_text_comes_from(monkeypatch):
-    assert "Christmas Carol" in find_test([]).origin
-    assert len(module.CAROL) > module.CHUNK
+    assert "Christmas Carol" in module.find_test([]).origin
+    assert len(temperatures.CAROL) > temperatures.CHUNK
     monkeypatch.setenv("CHARLM_FAST_TEST_DATA", "test.txt")
-    assert list(find_test([]).blocks()) == [TEST]
-    assert list(find_test(["train.txt"]).blocks()) == [TRAIN]
+    assert list(module.find_test([]).blocks()) == [TEST]
+    assert list(module.find_test(["train.txt"]).blocks()) == [TRAIN]
     with pytest.raises(ValueError, match="^--test: there is no file nowhere"):
-        find_test(["nowhere"])
+        module.find_test(["nowhere"])
 
 
 def test_from_a_saved_model(capsys, tmp_path):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from charlm_fast import evaluate as module
-from charlm_fast.evaluate import bits_per_character, evaluate, main, score, standard_error
-from charlm_fast.model import CharLM
+from charlm_fast.evaluate import main
+from charlm_fast.lm import scoring as module
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import bits_per_character, evaluate, score, standard_error
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from charlm_fast.experiment_log import COLUMNS, REFERENCE_COLUMNS, ExperimentLog
+from charlm_fast.studies.experiment_log import COLUMNS, REFERENCE_COLUMNS, ExperimentLog
 
 ROW = {
     "Hidden Size": 128,

@@ -22,13 +22,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import charlm_fast
-from charlm_fast import cli, snapshot
-from charlm_fast.checkpoint import CheckpointError
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, find_source
-from charlm_fast.evaluate import evaluate
-from charlm_fast.model import CharLM
-from charlm_fast.train import main, train
+from charlm_fast import cli
+from charlm_fast.lm.checkpoint import CheckpointError
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import evaluate
+from charlm_fast.text.corpus import Corpus, find_source
+from charlm_fast.train import main
+from charlm_fast.training import snapshot
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.run import train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses signals, limits and /proc")
 
@@ -170,7 +172,8 @@ def test_a_limit_on_the_size_of_a_file():
 @pytest.mark.parametrize("name", ["metrics.csv", "validation.csv", "model", "loss.png"])
 def test_a_disk_that_fills_at_any_file(monkeypatch, name):
     """ENOSPC at the write of one file of a run."""
-    from charlm_fast import files, runs
+    from charlm_fast.text import files
+    from charlm_fast.training import runs
 
     full = OSError(28, "No space left on device")
 
@@ -466,8 +469,8 @@ def test_a_pickle_bomb(run, protocol):
 
 AUDIT = """
 import sys
-from charlm_fast.model import CharLM
-from charlm_fast import snapshot, resume
+from charlm_fast.lm.model import CharLM
+from charlm_fast.training import snapshot, resume
 from pathlib import Path
 run = Path("runs/one")
 def load():
@@ -578,11 +581,11 @@ def test_texts_of_any_bytes(vocab):
 
 LARGE = """
 import sys
-from charlm_fast.batches import Streams
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, find_source
-from charlm_fast.train import build_model
-from charlm_fast.workers import Workers
+from charlm_fast.training.batches import Streams
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.text.corpus import Corpus, find_source
+from charlm_fast.training.setup import build_model
+from charlm_fast.training.workers import Workers
 def peak():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 def use(name):

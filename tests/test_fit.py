@@ -5,18 +5,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from charlm_fast import fit as module
-from charlm_fast.average import Average
-from charlm_fast.checkpoint import CheckpointError
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source
-from charlm_fast.fit import check_machine, fit
-from charlm_fast.runs import History
-from charlm_fast.schedule import learning_rate
-from charlm_fast.snapshot import Snapshot
-from charlm_fast.train import build_model
-from charlm_fast.validation import validate
-from charlm_fast.workers import Workers
+from charlm_fast.lm.checkpoint import CheckpointError
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.training import fit as module
+from charlm_fast.training.average import Average
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import check_machine, fit
+from charlm_fast.training.runs import History
+from charlm_fast.training.schedule import learning_rate
+from charlm_fast.training.setup import build_model
+from charlm_fast.training.snapshot import Snapshot
+from charlm_fast.training.validation import validate
+from charlm_fast.training.workers import Workers
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
 CORPUS = Corpus.load(Source("", text=TEXT))

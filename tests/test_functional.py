@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm_fast import functional, use_backend
+from charlm_fast import use_backend
+from charlm_fast.nn import functional
 from charlm_fast.ops.dispatch import BackendError
 
 from .oracle import assert_close

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm_fast import generation
 from charlm_fast.generate import encode_prime, main
-from charlm_fast.model import CharLM
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.lm import stream
+from charlm_fast.lm.model import CharLM
+from charlm_fast.text.vocab import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,14 +79,14 @@ def test_temperature_zero_takes_the_likeliest(saved, capsys):
 def test_prints_as_it_comes(saved, monkeypatch, capsys):
     """On a terminal, block by block: each block is printed before the next one is made."""
     shown = []
-    original = generation.blocks
+    original = stream.blocks
 
     def watched(*args, **kwargs):
         for part in original(*args, **kwargs):
             shown.append(len(sys.stdout.getvalue()))
             yield part
 
-    monkeypatch.setattr(generation, "blocks", watched)
+    monkeypatch.setattr(stream, "blocks", watched)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     main(["--model", saved, "--length", "200"])
     assert shown == [0, 65, 129, 193]

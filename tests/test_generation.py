@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from charlm_fast import CharLM, generation
-from charlm_fast.generation import blocks, generate, generate_until, stream
-from charlm_fast.vocab import Vocabulary
+from charlm_fast import CharLM
+from charlm_fast.lm import generation
+from charlm_fast.lm.generation import blocks, generate, generate_until
+from charlm_fast.lm.stream import stream
+from charlm_fast.text.vocab import Vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.grid import (
+from charlm_fast.studies.grid import (
     REFERENCE_LRS,
     REFERENCE_SETTINGS,
     folder,
@@ -12,6 +11,7 @@ from charlm_fast.grid import (
     read_settings,
     swept_fields,
 )
+from charlm_fast.training.config import TrainConfig
 
 
 def test_the_nine_settings_of_the_reference():

@@ -4,8 +4,8 @@ import urllib.request
 
 import pytest
 
-from charlm_fast import gutenberg
-from charlm_fast.gutenberg import DownloadError
+from charlm_fast.text import gutenberg
+from charlm_fast.text.gutenberg import DownloadError
 
 BOOK = (
     "\ufeffThe Project Gutenberg eBook of a book\r\n\r\n"

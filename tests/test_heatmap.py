@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_fast import heatmap
-from charlm_fast.data import Corpus, Source
-from charlm_fast.evaluate import score
-from charlm_fast.heatmap import names, surprisal_page, visible
-from charlm_fast.model import CharLM
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.lm import heatmap
+from charlm_fast.lm.heatmap import names, surprisal_page, visible
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import score
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.text.vocab import Vocabulary
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \"quoted\" 'single' <b>\n\t@DATA@ \\u003c\x0b"
 

@@ -1,41 +1,28 @@
-"""Imports go one way: applications, model, modules, operations, backends."""
+"""Imports go one way, from room to room and within a room, and never in a circle."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "charlm_fast"
 
-# A module may import those of lower rank, and those beside it with the same prefix.
-RANKS = [
-    ("charlm_fast._", 0),
-    ("charlm_fast.kernels", 1),
-    ("charlm_fast.ops", 2),
-    ("charlm_fast.functional", 3),
-    ("charlm_fast.nn", 4),
-    ("charlm_fast.vocab", 4),
-    ("charlm_fast.files", 4),
-    ("charlm_fast.masks", 4),
-    ("charlm_fast.network", 4),
-    ("charlm_fast.accelerate", 5),
-    ("charlm_fast.checkpoint", 5),
-    ("charlm_fast.recompute", 5),
-    ("charlm_fast.generation", 6),
-    ("charlm_fast.model", 6),
-]
-APPLICATION = 7
-FAMILIES = (
-    "charlm_fast.kernels.native",
-    "charlm_fast.kernels.reference",
-    "charlm_fast.kernels.triton",
-)
+# A room may import the rooms above it in this list. What begins with an underscore knows none.
+ROOMS = ("kernels", "ops", "nn", "text", "lm", "training", "studies")
+# text reads and writes characters: it has no use for kernels.
+APART = {"text": ("kernels", "ops", "nn")}
+BACKENDS = ("kernels.native", "kernels.reference", "kernels.triton")
 
 
 def rank(module: str) -> int:
-    return max((r for prefix, r in RANKS if module.startswith(prefix)), default=APPLICATION)
+    """The floor of a module: private, rooms in their order, then commands."""
+    first = module.split(".")[1] if "." in module else ""
+    if first.startswith("_"):
+        return -1
+    return ROOMS.index(first) if first in ROOMS else len(ROOMS)
 
 
 def imports(source: str, module: str, is_package: bool) -> set[str]:
@@ -58,11 +45,13 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     if module == "charlm_fast":  # the public names
         return []
     out = []
+    room = module.split(".")[1]
     for name in imports(source, module, is_package):
-        same = rank(name) == rank(module)
-        family = next((f for f in FAMILIES if module.startswith(f)), None)
-        foreign = next((f for f in FAMILIES if name.startswith(f)), family)
-        if rank(name) > rank(module) or (same and family and foreign != family):
+        backend = next((b for b in BACKENDS if module.startswith(f"charlm_fast.{b}")), None)
+        other = next((b for b in BACKENDS if name.startswith(f"charlm_fast.{b}")), backend)
+        foreign = backend is not None and other != backend
+        apart = name.split(".")[1] in APART.get(room, ())
+        if rank(name) > rank(module) or foreign or apart:
             out.append(f"{module} imports {name}")
     return out
 
@@ -75,11 +64,49 @@ def modules() -> list[tuple[str, Path]]:
     return out
 
 
+def graph(sources: dict[str, tuple[str, bool]]) -> dict[str, set[str]]:
+    """Which modules each one imports; ``from a import b`` means a.b where that is a module."""
+    edges = {}
+    for module, (source, is_package) in sources.items():
+        named = imports(source, module, is_package)
+        edges[module] = {n if n in sources else n.rpartition(".")[0] for n in named} & set(sources)
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> Iterator[list[str]]:
+    """Circles of imports, each from the module at which it closes."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> Iterator[list[str]]:
+        if module in path:
+            yield [*path[path.index(module) :], module]
+        elif module not in done:
+            for name in sorted(edges[module]):
+                yield from visit(name, [*path, module])
+            done.add(module)
+
+    for module in sorted(edges):
+        yield from visit(module, [])
+
+
 @pytest.mark.parametrize(
     ("module", "path"), modules(), ids=lambda v: v if isinstance(v, str) else ""
 )
 def test_imports_go_one_way(module: str, path: Path) -> None:
     assert violations(path.read_text(), module, path.name == "__init__.py") == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    sources = {name: (path.read_text(), path.name == "__init__.py") for name, path in modules()}
+    assert list(circles(graph(sources))) == []
+
+
+def test_a_room_says_in_one_line_what_may_be_in_it() -> None:
+    for room in PACKAGE.iterdir():
+        if (room / "__init__.py").exists():
+            text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+            assert text, f"{room.name} has no docstring"
+            assert len(text.splitlines()[0]) > 20
 
 
 @pytest.mark.parametrize(
@@ -88,8 +115,11 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
         ("from charlm_fast.ops import lstm", "charlm_fast.kernels.native.lstm"),
         ("from ..ops import lstm", "charlm_fast.kernels.reserve"),
         ("from ..reference import lstm", "charlm_fast.kernels.native.lstm"),
-        ("def f():\n    import charlm_fast.model", "charlm_fast.nn"),
-        ("from charlm_fast import train", "charlm_fast.model"),
+        ("def f():\n    import charlm_fast.lm.model", "charlm_fast.nn.modules"),
+        ("from charlm_fast import train", "charlm_fast.lm.model"),
+        ("from ..studies import pool", "charlm_fast.training.fit"),
+        ("from ..cli import Parser", "charlm_fast.training.config"),
+        ("from ..ops import sample", "charlm_fast.text.vocab"),
     ],
 )
 def test_a_wrong_import_is_seen(source: str, module: str) -> None:
@@ -101,8 +131,20 @@ def test_a_wrong_import_is_seen(source: str, module: str) -> None:
     [
         ("from ..reserve import split_reserve", "charlm_fast.kernels.native.lstm"),
         ("from charlm_fast import _extension", "charlm_fast.kernels.native.lstm"),
-        ("from charlm_fast.model import CharLM", "charlm_fast.train"),
+        ("from charlm_fast.lm.model import CharLM", "charlm_fast.train"),
+        ("from ..text.vocab import Vocabulary", "charlm_fast.lm.model"),
     ],
 )
 def test_a_right_import_passes(source: str, module: str) -> None:
     assert not violations(source, module)
+
+
+def test_a_circle_is_seen() -> None:
+    sources = {
+        "charlm_fast.lm.a": ("from .b import x", False),
+        "charlm_fast.lm.b": ("def f():\n    from . import a", False),
+        "charlm_fast.lm": ("", True),
+    }
+    assert list(circles(graph(sources))) == [
+        ["charlm_fast.lm.a", "charlm_fast.lm.b", "charlm_fast.lm.a"]
+    ]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from charlm_fast.masks import mask_like
+from charlm_fast.nn.masks import mask_like
 
 
 @pytest.mark.parametrize("shape", [(1000, 1001), (7,), (1, 3, 5), ()])

@@ -7,9 +7,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from charlm_fast import use_backend
-from charlm_fast.masks import mask_like
-from charlm_fast.model import CharLM
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.lm.model import CharLM
+from charlm_fast.nn.masks import mask_like
+from charlm_fast.text.vocab import Vocabulary
 
 
 def reference_modules(v=100, h=24, layers=2, dtype=torch.float64, dropout=0.0):

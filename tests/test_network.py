@@ -4,8 +4,8 @@ import urllib.request
 
 import pytest
 
-from charlm_fast import network
-from charlm_fast.network import can_find
+from charlm_fast.text import network
+from charlm_fast.text.network import can_find
 
 
 @pytest.fixture(autouse=True)

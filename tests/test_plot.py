@@ -3,7 +3,7 @@ import sys
 import matplotlib.figure
 import pytest
 
-from charlm_fast.plot import plot_losses, plot_scores, smoothed
+from charlm_fast.training.plot import plot_losses, plot_scores, smoothed
 
 
 @pytest.fixture

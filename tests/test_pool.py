@@ -8,8 +8,8 @@ import pytest
 import torch
 from pool_tasks import work
 
-from charlm_fast import pool
-from charlm_fast.pool import Event, cores, places, side_by_side
+from charlm_fast.studies import pool
+from charlm_fast.studies.pool import Event, cores, places, side_by_side
 
 
 def ends(events):

@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from charlm_fast.config import TrainConfig, parse
-from charlm_fast.presets import PRESETS
+from charlm_fast.flags import parse
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.presets import PRESETS
 
 
 def test_the_reference_is_the_default():

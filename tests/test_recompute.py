@@ -7,12 +7,13 @@ import torch
 from oracle import assert_close
 from torch import Tensor
 
-from charlm_fast import CharLM, recompute
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source
-from charlm_fast.fit import fit
-from charlm_fast.recompute import LEAST_ROWS, segment_steps
-from charlm_fast.runs import History
+from charlm_fast import CharLM
+from charlm_fast.nn import recompute
+from charlm_fast.nn.recompute import LEAST_ROWS, segment_steps
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.runs import History
 
 
 def keep(loss, *args, use_reentrant):

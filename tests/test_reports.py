@@ -2,9 +2,9 @@ import sys
 
 import pytest
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.reports import clock, open_board
-from charlm_fast.train import train
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.reports import clock, open_board
+from charlm_fast.training.run import train
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 40
 

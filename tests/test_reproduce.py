@@ -7,11 +7,11 @@ import pytest
 import reproduce
 import torch
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source
-from charlm_fast.evaluate import bits_per_character
-from charlm_fast.grid import REFERENCE_SETTINGS
-from charlm_fast.train import build_model
+from charlm_fast.lm.scoring import bits_per_character
+from charlm_fast.studies.grid import REFERENCE_SETTINGS
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.setup import build_model
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 10
 

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import charlm_fast
-from charlm_fast import runs
-from charlm_fast.checkpoint import CheckpointError
-from charlm_fast.config import TrainConfig, parse
-from charlm_fast.model import CharLM
-from charlm_fast.train import main, train
+from charlm_fast.flags import parse
+from charlm_fast.lm.checkpoint import CheckpointError
+from charlm_fast.lm.model import CharLM
+from charlm_fast.train import main
+from charlm_fast.training import runs
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.run import train
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 100
 posix = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")

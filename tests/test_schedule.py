@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from charlm_fast.config import TrainConfig
-from charlm_fast.schedule import learning_rate
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.schedule import learning_rate
 
 
 def rates(**settings):

@@ -1,8 +1,7 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from charlm_fast.config import SCHEDULES
-from charlm_fast.search_space import (
+from charlm_fast.studies.search_space import (
     DEFAULT_SPACE,
     Choice,
     Range,
@@ -11,6 +10,7 @@ from charlm_fast.search_space import (
     restricted,
     steps,
 )
+from charlm_fast.training.config import SCHEDULES
 
 
 def test_the_default_space():

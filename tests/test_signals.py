@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from charlm_fast.signals import stop_signals
+from charlm_fast.training.signals import stop_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals to itself")
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import charlm_fast
-from charlm_fast.config import SweepConfig, TrainConfig
-from charlm_fast.data import Source
-from charlm_fast.evaluate import bits_per_character
-from charlm_fast.grid import REFERENCE_SETTINGS
-from charlm_fast.model import CharLM
-from charlm_fast.sweep import settings_of, texts
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import bits_per_character
+from charlm_fast.studies.grid import REFERENCE_SETTINGS
+from charlm_fast.studies.sweep import settings_of
+from charlm_fast.studies.sweep_task import texts
+from charlm_fast.text.corpus import Source
 from charlm_fast.train import main
+from charlm_fast.training.config import SweepConfig, TrainConfig
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 40
 SMALL = "--n_epochs 20 --hidden_size 8 --chunk_len 20 --plot_every 5 --sample_len 9 --seed 3"

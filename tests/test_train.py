@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from charlm_fast import train as module
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source
-from charlm_fast.evaluate import evaluate
-from charlm_fast.model import CharLM
-from charlm_fast.runs import History
-from charlm_fast.train import build_model, fit, main, train
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import evaluate
+from charlm_fast.text.corpus import Corpus, Source
+from charlm_fast.train import main
+from charlm_fast.training import run as module
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.run import train
+from charlm_fast.training.runs import History
+from charlm_fast.training.setup import build_model
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 40
 
@@ -289,6 +292,6 @@ def test_slow_imports_wait():
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        cwd=Path(module.__file__).parent.parent,
+        cwd=Path(module.__file__).parents[2],
     )
     assert result.stdout == "[]\n"

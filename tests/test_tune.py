@@ -14,13 +14,23 @@ import pytest
 
 import charlm_fast
 from charlm_fast import tune
-from charlm_fast.config import TrainConfig
-from charlm_fast.data import Corpus, Source
-from charlm_fast.evaluate import bits_per_character
-from charlm_fast.model import CharLM
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import bits_per_character
+from charlm_fast.studies.search_space import parse_space
+from charlm_fast.studies.study import (
+    VALIDATIONS,
+    WITHOUT_PRUNING,
+    Setup,
+    end_dead_trials,
+    open_storage,
+    open_study,
+)
+from charlm_fast.studies.trial import Pruned, keep_best, run_trial, train_trial
+from charlm_fast.text.corpus import Corpus, Source
 from charlm_fast.train import main as train_main
-from charlm_fast.tune import Pruned, keep_best, main, open_study
-from charlm_fast.validation import validate
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.validation import validate
+from charlm_fast.tune import main
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 60
 SMALL = (
@@ -99,9 +109,9 @@ def setup(**changes):
     config = TrainConfig(
         hidden_size=8, chunk_len=20, plot_every=5, seed=3, val_fraction=0.05, **changes
     )
-    return tune.Setup(
+    return Setup(
         config=config,
-        space=tune.parse_space("lr=0.0001:0.01"),
+        space=parse_space("lr=0.0001:0.01"),
         source=Source("", text=TEXT),
         study="s",
         storage="sqlite:///s.db",
@@ -113,17 +123,17 @@ def setup(**changes):
 
 def test_a_hopeless_trial_is_pruned_on_its_validation():
     """Six trials that learn, then one that cannot: it ends before its last validation."""
-    storage = tune.open_storage("sqlite:///s.db")
+    storage = open_storage("sqlite:///s.db")
     found = open_study("s", storage, 0)
     Path("s").mkdir()
     for _ in range(6):
         found.enqueue_trial({"lr": 0.01})
     found.enqueue_trial({"lr": 0.0001})
-    ends = [tune.run_trial((setup(), k), "cpu", lambda share: None) for k in range(7)]
+    ends = [run_trial((setup(), k), "cpu", lambda share: None) for k in range(7)]
     assert [state for _, state, _ in ends] == ["complete"] * 6 + ["pruned"]
     last = found.trials[6]
     assert last.state == optuna.trial.TrialState.PRUNED
-    assert tune.WITHOUT_PRUNING <= len(last.intermediate_values) < tune.VALIDATIONS
+    assert WITHOUT_PRUNING <= len(last.intermediate_values) < VALIDATIONS
     assert not Path("s/trial-0006/model").exists()
     assert json.loads(Path("s/best/trial.json").read_text())["trial"] < 6
 
@@ -139,13 +149,13 @@ def test_pruning_closes_the_files():
             return True
 
     with pytest.raises(Pruned):
-        tune.train_trial(Trial(), setup(), "cpu", Path("t"), lambda share: None)
+        train_trial(Trial(), setup(), "cpu", Path("t"), lambda share: None)
     assert len(Path("t/validation.csv").read_text().splitlines()) == 2
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on(capfd):
     Path("runs/tune-study").mkdir(parents=True)
-    found = open_study("study", tune.open_storage(STORAGE), 0)
+    found = open_study("study", open_storage(STORAGE), 0)
     for lr in (0.01, 1e38, 0.01):  # not left to the sampler, which may choose one of them each time
         found.enqueue_trial({"lr": lr})
     arguments = [*SMALL[:-1], "lr=0.01,1e38", "--trials", "3", "--jobs", "1"]
@@ -173,7 +183,7 @@ def test_the_best_model_of_several_is_kept(tmp_path):
 
 
 def test_trials_of_dead_processes_count_as_failed():
-    found = open_study("s", tune.open_storage("sqlite:///s.db"), 0)
+    found = open_study("s", open_storage("sqlite:///s.db"), 0)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     here = socket.gethostname()
@@ -181,7 +191,7 @@ def test_trials_of_dead_processes_count_as_failed():
         trial = found.ask()
         trial.set_user_attr("host", host)
         trial.set_user_attr("pid", pid)
-    assert tune.end_dead_trials(found) == 1
+    assert end_dead_trials(found) == 1
     assert [t.state.name for t in found.trials] == ["FAIL", "RUNNING", "RUNNING"]
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from charlm_fast.evaluate import bits_per_character
-from charlm_fast.model import CharLM
-from charlm_fast.validation import validate
+from charlm_fast.lm.model import CharLM
+from charlm_fast.lm.scoring import bits_per_character
+from charlm_fast.training.validation import validate
 
 
 def expected(model, ids, rows):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_fast.vocab import Vocabulary
+from charlm_fast.text.vocab import Vocabulary
 
 
 def test_printable_is_string_printable_in_its_order():

@@ -13,11 +13,12 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 import charlm_fast
-from charlm_fast.config import TrainConfig
-from charlm_fast.fit import fit
-from charlm_fast.runs import History
-from charlm_fast.train import build_model, train
-from charlm_fast.workers import Workers
+from charlm_fast.training.config import TrainConfig
+from charlm_fast.training.fit import fit
+from charlm_fast.training.run import train
+from charlm_fast.training.runs import History
+from charlm_fast.training.setup import build_model
+from charlm_fast.training.workers import Workers
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc"),
@@ -158,6 +159,6 @@ def test_one_process_talks_to_nobody():
 
 
 def _corpus():
-    from charlm_fast.data import Corpus, Source
+    from charlm_fast.text.corpus import Corpus, Source
 
     return Corpus.load(Source("", text=TEXT))

@@ -15,7 +15,7 @@ import charlm_fast
 from charlm_fast import ops, use_backend
 from charlm_fast.kernels import reference
 from charlm_fast.kernels.native import cpu
-from charlm_fast.model import CharLM
+from charlm_fast.lm.model import CharLM
 from charlm_fast.ops.dispatch import BackendError, select
 
 from ..oracle import Case, assert_close, expected, on_any_cpu, relative_error

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import charlm_fast
-from charlm_fast import _extension, functional, ops
+from charlm_fast import _extension, ops
+from charlm_fast.nn import functional
 from charlm_fast.ops import steps
 
 from ..oracle import FORWARD_LIMIT, GRADIENT_LIMIT, assert_close

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .model import CharLM, State
+from ..lm.model import CharLM, State
 
 ROWS = 32
 ROW_CHARACTERS = 1024  # in a row at least: each starts from zero, which costs a little
@@ -20,7 +20,7 @@ def validate(model: CharLM, ids: Tensor) -> float:
 
     The text is cut into up to 32 rows of equal length, each read from the zero state; fewer than 32
     characters at the end are left out. That is much faster than one stream from the first to the
-    last character, which :func:`charlm_fast.evaluate.evaluate` reads, and a little higher.
+    last character, which :func:`charlm_fast.lm.scoring.evaluate` reads, and a little higher.
     """
     rows = min(max((len(ids) - 1) // ROW_CHARACTERS, 1), ROWS)
     length = (len(ids) - 1) // rows

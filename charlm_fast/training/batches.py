@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..lm.model import CharLM, State
+from ..text.corpus import Corpus
 from .config import TrainConfig
-from .data import Corpus
-from .model import CharLM, State
 from .workers import Workers
 
 Batch = tuple[Tensor, Tensor, State | None]  # ids and targets (T, B), the state to start from

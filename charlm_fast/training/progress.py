@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..lm.checkpoint import CheckpointError
+from ..lm.model import CharLM
 from .average import Average
 from .batches import RandomChunks, Streams
-from .checkpoint import CheckpointError
 from .config import TrainConfig
-from .model import CharLM
 from .runs import History
 from .snapshot import Snapshot
 from .workers import Workers

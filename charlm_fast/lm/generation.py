@@ -1,4 +1,4 @@
-"""Generation of text with a model: whole, until a stop string, or piece by piece.
+"""Generation of text with a model: whole, or until a stop string.
 
 All of it is :func:`charlm_fast.ops.generate` in blocks of characters. Blocks give the same text as
 one call; they are there so that Ctrl-C is heard, text can be shown as it comes, and a stop string
@@ -7,28 +7,44 @@ ends the work.
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from . import ops
-from .ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
+from .. import ops
+from ..ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
+from ..text.vocab import Vocabulary
+from .stop_strings import encode_stops, find
 
-if TYPE_CHECKING:
-    from .model import CharLM, State
-    from .vocab import Vocabulary
+State = tuple[Tensor, Tensor]
 
+SAFER_BAND = (0.8, 1.0)  # of temperatures
 # Multiply-adds of a block: some 0.1 s on one core, so that Ctrl-C is heard and text comes. Each
 # block packs the weights anew, which costs as much as some 40 characters of one row.
 BLOCK_WORK = 1 << 32
 STREAM_BLOCK = 1 << 6  # characters of a row, where a stop string may make the rest superfluous
 
 
-def block_size(model: CharLM) -> int:
+class Writer(Protocol):
+    """What writing takes of a model."""
+
+    encoder: Any  # nn.Embedding
+    lstm: Any  # nn.LSTM or ours
+    decoder: Any  # nn.Linear
+    vocabulary: Vocabulary | None
+
+    def check_ids(self, name: str, ids: Tensor) -> None:
+        """Raise unless ids are int64 in [0, V)."""
+
+    def initial_state(self, batch: int, state: State | None) -> State:
+        """``state`` once its shapes are checked, or zeros."""
+        ...
+
+
+def block_size(model: Writer) -> int:
     """Characters of a block over all rows, 20,000 at the default sizes."""
     work = sum(p.numel() for p in (*model.lstm.parameters(), model.decoder.weight))
     return max(STREAM_BLOCK, BLOCK_WORK // work)
@@ -54,7 +70,7 @@ def check_arguments(
 
 @torch.no_grad()
 def blocks(
-    model: CharLM,
+    model: Writer,
     primes: Sequence[Tensor],
     length: int,
     temperature: float | Tensor,
@@ -106,7 +122,7 @@ def blocks(
 
 
 def generate(
-    model: CharLM,
+    model: Writer,
     primes: Sequence[Tensor],
     length: int,
     temperature: float | Tensor,
@@ -141,7 +157,7 @@ def generate(
 
 
 def generate_until(
-    model: CharLM,
+    model: Writer,
     primes: Sequence[Tensor],
     length: int,
     stop: str | Sequence[str],
@@ -159,7 +175,7 @@ def generate_until(
     Returns:
         for each row its ids (n,) and their log-probabilities (n,), n at most ``length``.
     """
-    stops = _encode_stops(model, stop)
+    stops = encode_stops(model.vocabulary, stop)
     texts = [""] * len(primes)  # ids as code points, for str.find
     ends: list[int | None] = [None] * len(primes)
     done = []
@@ -172,127 +188,8 @@ def generate_until(
             if ends[row] is None:
                 seen = len(texts[row])
                 texts[row] += "".join(map(chr, new))
-                ends[row] = _find(texts[row], stops, seen)
+                ends[row] = find(texts[row], stops, seen)
         if None not in ends:
             break
     ids, logprobs = (torch.cat(parts) for parts in zip(*done, strict=True))
     return [(ids[:end, row], logprobs[:end, row]) for row, end in enumerate(ends)]
-
-
-def stream(
-    model: CharLM,
-    primes: Sequence[Tensor],
-    length: int,
-    temperature: float | Tensor = 0.8,
-    *,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    seed: int | None = None,
-    stop: str | Sequence[str] = (),
-    block: int | None = None,
-) -> Iterator[tuple[int, str]]:
-    """Pieces of the texts that continue B primes, ids (P,) each, as they are made.
-
-    All rows are computed together and come one after another: pieces of row 0 as they are made,
-    then what there is of row 1, and so on. A row's pieces, joined, are its text of
-    :func:`generate` with the same arguments, up to the first stop string, which is left out. What
-    may be the beginning of one is held back until that is clear.
-
-    Yields:
-        the row and a piece of its text, at least one for each row, in the order of the rows.
-    """
-    if model.vocabulary is None:
-        raise ValueError("model: it has no vocabulary to write text with; use generate for ids")
-    stops = _encode_stops(model, stop)
-    rows = [_Reader(stops, _decoder(model.vocabulary)) for _ in primes]
-    current = 0  # the row that is shown as it comes
-    for ids, _, _ in blocks(model, primes, length, temperature, top_k, top_p, min_p, seed, block):
-        for row, new in zip(rows, ids.t().tolist(), strict=True):
-            row.read(new)
-        while current < len(rows):
-            yield current, rows[current].take()
-            if not rows[current].ended:
-                break
-            current += 1
-        if all(row.ended for row in rows):
-            return
-    for k in range(current, len(rows)):
-        rows[k].finish()
-        yield k, rows[k].take()
-
-
-class _Reader:
-    """One row of a stream: reads ids, gives the text that is sure to be shown."""
-
-    def __init__(self, stops: list[str], decode: Callable[[list[int], bool], str]) -> None:
-        self.ended = False  # at a stop string
-        self._stops, self._decode = stops, decode
-        self._ids = ""  # as code points, for str.find
-        self._shown = 0
-        self._ready: list[str] = []
-
-    def read(self, ids: list[int]) -> None:
-        if self.ended:
-            return
-        seen = len(self._ids)
-        self._ids += "".join(map(chr, ids))
-        end = _find(self._ids, self._stops, seen)
-        self.ended = end is not None
-        self._show(len(self._ids) - _begun(self._ids, self._stops) if end is None else end)
-
-    def finish(self) -> None:
-        """No more ids will come: nothing is held back any longer."""
-        if not self.ended:
-            self._show(len(self._ids), True)
-
-    def _show(self, end: int, final: bool = False) -> None:
-        new = [ord(c) for c in self._ids[self._shown : end]]
-        self._ready.append(self._decode(new, final or self.ended))
-        self._shown = end
-
-    def take(self) -> str:
-        text = "".join(self._ready)
-        self._ready.clear()
-        return text
-
-
-def _encode_stops(model: CharLM, stop: str | Sequence[str]) -> list[str]:
-    """Stop strings as ids, one code point each: in ids a match cannot fall within a character."""
-    if model.vocabulary is None:
-        raise ValueError("stop: the model has no vocabulary to look for texts with")
-    stops = []
-    for text in [stop] if isinstance(stop, str) else stop:
-        ids = model.vocabulary.encode(text).tolist()
-        if not ids:
-            raise ValueError(f"stop: got {text!r}, of which nothing is in the vocabulary")
-        stops.append("".join(map(chr, ids)))
-    return stops
-
-
-def _find(text: str, stops: list[str], seen: int) -> int | None:
-    """Where the stop string begins that is complete first, of those that end after ``seen``.
-
-    Of two that end together the longer one counts, as if characters came one by one.
-    """
-    found = []
-    for stop in stops:
-        start = text.find(stop, max(0, seen - len(stop) + 1))
-        if start >= 0:
-            found.append((start + len(stop), start))
-    return min(found)[1] if found else None
-
-
-def _begun(text: str, stops: list[str]) -> int:
-    """The length of the longest end of the text that begins a stop string."""
-    return max(
-        (n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0
-    )
-
-
-def _decoder(vocabulary: Vocabulary) -> Callable[[list[int], bool], str]:
-    """Decodes a text given in pieces; bytes of one character may lie in two of them."""
-    if vocabulary.characters is not None:
-        return lambda ids, _: vocabulary.decode(ids)
-    utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-    return lambda ids, final: utf8.decode(bytes(ids), final)

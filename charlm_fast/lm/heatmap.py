@@ -6,15 +6,12 @@ import base64
 import html
 import json
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import Corpus
-from .vocab import Vocabulary
-
-if TYPE_CHECKING:
-    from .evaluate import Scores
+from ..text.corpus import Corpus
+from ..text.vocab import Vocabulary
+from .scoring import Scores
 
 ALTERNATIVES = 3
 TOP_BITS = 8  # the colour is strongest from here on

@@ -16,10 +16,10 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .checkpoint import CheckpointError
+from ..lm.checkpoint import CheckpointError
+from ..lm.model import CharLM
+from ..text.files import write_text
 from .config import TrainConfig
-from .files import write_text
-from .model import CharLM
 from .snapshot import FILE as CHECKPOINT
 from .snapshot import Snapshot, discard_parts
 from .snapshot import write as write_snapshot

@@ -9,9 +9,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..lm.model import CharLM
 from . import snapshot
 from .config import TrainConfig
-from .model import CharLM
 from .runs import History, RunFiles
 from .schedule import learning_rate
 from .snapshot import Snapshot
@@ -38,7 +38,7 @@ def open_board(path: Path, purge_step: int = 0) -> Any:
 
 
 class Reports:
-    """The callbacks of :func:`charlm_fast.fit.fit` for a run on the command line.
+    """The callbacks of :func:`charlm_fast.training.fit.fit` for a run on the command line.
 
     Args:
         path: the run's folder.

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .config import TEMPERATURES, TrainConfig
+
 CONFIG = "config.json"
 # What JSON holds for a field of the given annotation.
 KINDS: dict[str, tuple[type, ...]] = {
@@ -84,3 +86,45 @@ def check_kinds(
                 f"--resume: {run / CONFIG} has {field.name} = {value!r:.40}, expected "
                 f"{field.type}; copy the run's folder again or train anew"
             )
+
+
+# What a resumed run must not change: its checkpoint would not fit.
+FIXED = (
+    "hidden_size",
+    "n_layers",
+    "tie_weights",
+    "vocab",
+    "seed",
+    "chunk_len",
+    "batch_size",
+    "stateful",
+    "ema",
+    "val_fraction",
+    "plot_every",
+    "overwrite",
+)
+
+
+def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The mode and fields of a run to go on with, where flags change them.
+
+    Raises:
+        ValueError: there is no such run, or a flag would change what must stay.
+    """
+    run_dir = values.get("run_dir", TrainConfig.run_dir)
+    run = find_run(values["resume"], run_dir, values.get("name"))
+    saved = read_settings(run)
+    check_kinds(run, saved, dataclasses.fields(TrainConfig))
+    for name in FIXED:
+        if name in values and values[name] != saved.get(name):
+            raise ValueError(
+                f"--{name}: got {values[name]!r}, but {run} was started with {saved.get(name)!r}, "
+                "which a resumed run keeps; leave the flag out"
+            )
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    settings = {name: value for name, value in saved.items() if name in fields}
+    for name in ("data", "test"):
+        settings[name] = tuple(settings.get(name) or ())
+    settings["temperatures"] = tuple(settings.get("temperatures", TEMPERATURES))
+    place = {"run_dir": str(run.parent), "name": run.name, "resume": str(run), "overwrite": False}
+    return str(saved.get("mode", "default_train")), {**settings, **values, **place}

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from .files import write_tensors, write_text
-from .network import can_find
-from .vocab import Vocabulary
+from ..text.files import write_tensors, write_text
+from ..text.network import can_find
+from ..text.vocab import Vocabulary
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

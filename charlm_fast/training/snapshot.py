@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoint import CheckpointError
-from .files import write_tensors
+from ..lm.checkpoint import CheckpointError
+from ..text.files import write_tensors
 
 FILE = "checkpoint.safetensors"
 FORMAT = 1

@@ -10,17 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import checkpoint, generation, ops
-from .masks import mask_like
-from .nn import LSTM
-from .ops.dispatch import lstm_keeps_bfloat16
-from .recompute import in_segments
-from .vocab import Vocabulary
+from .. import ops
+from ..nn.masks import mask_like
+from ..nn.modules import LSTM
+from ..nn.recompute import in_segments
+from ..ops.dispatch import lstm_keeps_bfloat16
+from ..text.vocab import Vocabulary
+from . import checkpoint
+from .writing import Prime, State, write
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
-
-State = tuple[Tensor, Tensor]
-Prime = str | Sequence[str] | Tensor
 
 
 class CharLM(nn.Module):
@@ -144,7 +143,7 @@ class CharLM(nn.Module):
             state: (h, c), each (L, B, H); zeros if None.
             reduction: ``"mean"`` or ``"sum"``.
             recompute: keep about sqrt(T) states of a long sequence in place of its activations and
-                compute these again for the gradient (:mod:`charlm_fast.recompute`): less memory,
+                compute these again for the gradient (:mod:`charlm_fast.nn.recompute`): less memory,
                 more time, and sums that differ from those without it by rounding.
 
         Returns:
@@ -346,60 +345,10 @@ class CharLM(nn.Module):
             ValueError: an argument is out of its range, or nothing of the prime is left.
             IndexError: an id is out of range.
         """
-        if isinstance(prime, Tensor):
-            if prime.dim() not in (1, 2) or prime.shape[0] == 0:
-                raise ValueError(
-                    f"prime: got ids of shape {tuple(prime.shape)}, expected (P,) or (P, B), P > 0"
-                )
-            rows = list((prime if prime.dim() == 2 else prime.unsqueeze(1)).unbind(1))
-        else:
-            rows = [self._encode_prime(p) for p in ([prime] if isinstance(prime, str) else prime)]
-            if not rows:
-                raise ValueError("prime: got no text, expected at least one")
-        single = isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1)
-        if not isinstance(temperature, Tensor | int | float):
-            temperature = torch.tensor(temperature, dtype=torch.float64)
-        if stop and return_state:
-            raise ValueError("return_state: rows that end at a stop string end in different states")
-        sampling = (temperature, top_k, top_p, min_p, seed)
-        texts: Any
-        scores: Any
-        end_state = None
-        if stop:
-            done = generation.generate_until(
-                self, rows, length, stop, *sampling, state=state, offset=offset
-            )
-        else:
-            ids, logprobs, end_state = generation.generate(
-                self, rows, length, *sampling, state=state, offset=offset
-            )
-            done = list(zip(ids.unbind(1), logprobs.unbind(1), strict=True))
-        texts = [
-            torch.cat([row, new.to(row.device)]) for row, (new, _) in zip(rows, done, strict=True)
-        ]
-        scores = [logprob for _, logprob in done]
-        if not isinstance(prime, Tensor):
-            assert self.vocabulary is not None
-            texts = [self.vocabulary.decode(text) for text in texts]
-        if single:
-            texts, scores = texts[0], scores[0]
-        elif not stop:
-            scores = logprobs
-            if isinstance(prime, Tensor):
-                texts = torch.cat([prime, ids.to(prime.device)])
-        if not (return_logprobs or return_state):
-            return texts
-        return texts, *([scores] * return_logprobs), *([end_state] * return_state)
-
-    def _encode_prime(self, text: str) -> Tensor:
-        if self.vocabulary is None:
-            raise ValueError("prime: got a text, but the model has no vocabulary; give ids instead")
-        ids = self.vocabulary.encode(text)
-        if ids.numel() == 0:
-            raise ValueError(
-                f"prime: got {text[:20]!r}, expected at least one character of the vocabulary"
-            )
-        return ids
+        return write(
+            self, prime, length, temperature, top_k, top_p, min_p, seed, return_logprobs, stop,
+            state, offset, return_state,
+        )  # fmt: skip
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, notes: str = "") -> None:
         """Write model.safetensors, config.json (with the vocabulary) and a model card.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig
+from ..training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .nn import LSTM, LSTMCell
+from .modules import LSTM, LSTMCell
 
 __all__ = ["accelerate"]
 

@@ -1,26 +1,15 @@
-"""The hyperparameters of a training run and their command line."""
+"""The hyperparameters of a training run, which are flags of its command line."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-from . import cli
-from .presets import PRESETS
-from .resume import check_kinds, find_run, read_settings
-from .vocab import NAMES
+from ..text.vocab import NAMES
+from . import machine
 
-MODES = {
-    "default_train": "train one model with the settings below",
-    "diff_temp": "train one model, then show one prime continued at several temperatures",
-    "custom_train": "train many settings side by side and compare their BPC",
-    "plot_loss": "draw the loss curves of several learning rates",
-}
-SWEEPS = ("custom_train", "plot_loss")
 TEMPERATURES = (0.1, 0.5, 1.0, 2.0)
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
@@ -42,23 +31,6 @@ def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"group": group, "help": help, "arguments": arguments}
     )
-
-
-# What a resumed run must not change: its checkpoint would not fit.
-FIXED = (
-    "hidden_size",
-    "n_layers",
-    "tie_weights",
-    "vocab",
-    "seed",
-    "chunk_len",
-    "batch_size",
-    "stateful",
-    "ema",
-    "val_fraction",
-    "plot_every",
-    "overwrite",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +155,7 @@ class TrainConfig:
                 f"--patience: got {self.patience} without a validation text, expected "
                 "--val_fraction with it, such as 0.05"
             )
-        cli.check_threads(self.threads)
+        machine.check_threads(self.threads)
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise ValueError(f"--seed: got {self.seed}, expected an integer from 0 to 2^63 - 1")
         if self.name is not None and (
@@ -211,96 +183,3 @@ class SweepConfig:
         None, "many settings", "models at a time (one a core, or one a GPU)", type=int
     )
     log: str = option("experiment_logs.csv", "many settings", "--custom_train appends to it")
-
-
-def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
-    """The mode and the configuration that a command line asks for."""
-    mode, values = parse_flags(argv)
-    return mode, TrainConfig(**values)
-
-
-def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
-    """The mode, and the fields that a preset or a flag sets; flags go first.
-
-    They are fields of TrainConfig, and with a mode of :data:`SWEEPS` also of SweepConfig.
-    """
-    parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
-    group = parser.add_argument_group("mode")
-    modes = group.add_mutually_exclusive_group()
-    for mode, text in MODES.items():
-        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
-    group.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help="settings that other flags override: "
-        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
-    )
-    add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
-    values = vars(parser.parse_args(argv))
-    mode, preset = values.pop("mode"), values.pop("preset")
-    if mode is None:
-        if preset is None and "resume" not in values:
-            parser.error(
-                f"one of the arguments {' '.join(f'--{name}' for name in MODES)} is required"
-            )
-        mode = "default_train"
-    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
-    if many and mode not in SWEEPS:
-        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
-    for name in ("data", "test", "temperatures"):
-        if name in values:
-            values[name] = tuple(values[name])
-    if "resume" in values:
-        if preset is not None:
-            parser.error("argument --preset: not allowed with --resume, which keeps the settings")
-        if mode in SWEEPS:
-            parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
-        return resumed(values)
-    settings = PRESETS[preset].settings if preset else {}
-    return mode, {**settings, **values}
-
-
-def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]) -> None:
-    """A flag for each field, of which the parsed arguments hold those that were given."""
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for field in fields:
-        name = field.metadata["group"]
-        if name not in groups:
-            groups[name] = parser.add_argument_group(name)
-        arguments = {
-            "help": field.metadata["help"],
-            "default": argparse.SUPPRESS,  # only what was given counts
-            **field.metadata["arguments"],
-        }
-        if isinstance(field.default, bool):
-            arguments["action"] = "store_true"
-        else:
-            arguments.setdefault("type", type(field.default))
-            if field.default not in (None, ()):
-                arguments["help"] += f" ({field.default})"
-        groups[name].add_argument(f"--{field.name}", **arguments)
-
-
-def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The mode and fields of a run to go on with, where flags change them.
-
-    Raises:
-        ValueError: there is no such run, or a flag would change what must stay.
-    """
-    run_dir = values.get("run_dir", TrainConfig.run_dir)
-    run = find_run(values["resume"], run_dir, values.get("name"))
-    saved = read_settings(run)
-    check_kinds(run, saved, dataclasses.fields(TrainConfig))
-    for name in FIXED:
-        if name in values and values[name] != saved.get(name):
-            raise ValueError(
-                f"--{name}: got {values[name]!r}, but {run} was started with {saved.get(name)!r}, "
-                "which a resumed run keeps; leave the flag out"
-            )
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    settings = {name: value for name, value in saved.items() if name in fields}
-    for name in ("data", "test"):
-        settings[name] = tuple(settings.get(name) or ())
-    settings["temperatures"] = tuple(settings.get("temperatures", TEMPERATURES))
-    place = {"run_dir": str(run.parent), "name": run.name, "resume": str(run), "overwrite": False}
-    return str(saved.get("mode", "default_train")), {**settings, **values, **place}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..lm.model import CharLM, State
+from ..text.corpus import Corpus
 from .batches import batches
 from .config import TrainConfig
-from .data import Corpus
-from .model import CharLM, State
 from .progress import Progress
 from .runs import History
 from .schedule import learning_rate

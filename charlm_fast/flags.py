@@ -1,0 +1,89 @@
+"""The settings of a training run as flags of a command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import cli
+from .training.config import SweepConfig, TrainConfig
+from .training.presets import PRESETS
+from .training.resume import resumed
+
+MODES = {
+    "default_train": "train one model with the settings below",
+    "diff_temp": "train one model, then show one prime continued at several temperatures",
+    "custom_train": "train many settings side by side and compare their BPC",
+    "plot_loss": "draw the loss curves of several learning rates",
+}
+SWEEPS = ("custom_train", "plot_loss")
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
+    """The mode and the configuration that a command line asks for."""
+    mode, values = parse_flags(argv)
+    return mode, TrainConfig(**values)
+
+
+def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+    """The mode, and the fields that a preset or a flag sets; flags go first.
+
+    They are fields of TrainConfig, and with a mode of :data:`SWEEPS` also of SweepConfig.
+    """
+    parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
+    group = parser.add_argument_group("mode")
+    modes = group.add_mutually_exclusive_group()
+    for mode, text in MODES.items():
+        modes.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=text)
+    group.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings that other flags override: "
+        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
+    )
+    add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
+    values = vars(parser.parse_args(argv))
+    mode, preset = values.pop("mode"), values.pop("preset")
+    if mode is None:
+        if preset is None and "resume" not in values:
+            parser.error(
+                f"one of the arguments {' '.join(f'--{name}' for name in MODES)} is required"
+            )
+        mode = "default_train"
+    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
+    if many and mode not in SWEEPS:
+        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+    for name in ("data", "test", "temperatures"):
+        if name in values:
+            values[name] = tuple(values[name])
+    if "resume" in values:
+        if preset is not None:
+            parser.error("argument --preset: not allowed with --resume, which keeps the settings")
+        if mode in SWEEPS:
+            parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
+        return resumed(values)
+    settings = PRESETS[preset].settings if preset else {}
+    return mode, {**settings, **values}
+
+
+def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]) -> None:
+    """A flag for each field, of which the parsed arguments hold those that were given."""
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for field in fields:
+        name = field.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        arguments = {
+            "help": field.metadata["help"],
+            "default": argparse.SUPPRESS,  # only what was given counts
+            **field.metadata["arguments"],
+        }
+        if isinstance(field.default, bool):
+            arguments["action"] = "store_true"
+        else:
+            arguments.setdefault("type", type(field.default))
+            if field.default not in (None, ()):
+                arguments["help"] += f" ({field.default})"
+        groups[name].add_argument(f"--{field.name}", **arguments)

@@ -1,0 +1,278 @@
+"""Operations as functions, beside those of torch.nn.functional.
+
+``lstm`` composes layers, directions and dropout from the one-direction operation; ``sample`` is the
+operation as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import ops
+from ..ops import sample
+from .autocast import cast
+from .transforms import forced, loop, only_torch_serves, refuse_forced, vmapped
+
+__all__ = ["lstm", "lstm_cell", "sample"]
+
+
+def lstm(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor] | None,
+    weights: Sequence[Tensor],
+    has_bias: bool = True,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    training: bool = False,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    *,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Multi-layer LSTM over a sequence, as :class:`torch.nn.LSTM` computes it.
+
+    T steps, B rows, I input columns, H hidden units, L layers, D = 2 if ``bidirectional`` else 1,
+    R = H or, with projections, their size.
+
+    Args:
+        input: (T, B, I); (B, T, I) if ``batch_first``; (N, I) with ``batch_sizes``, as in
+            :class:`torch.nn.utils.rnn.PackedSequence`. Empty batches are allowed.
+        hx: ``h_0`` (L * D, B, R) and ``c_0`` (L * D, B, H); zeros if None.
+        weights: for each layer, and in it for each direction, ``w_ih`` (4H, I or D * R), ``w_hh``
+            (4H, R), then ``b_ih`` and ``b_hh`` (4H) if ``has_bias``, then ``w_hr`` (R, H) if there
+            are projections; gates in the order i, f, g, o.
+        dropout: probability, applied when ``training`` to the output of all layers but the last.
+            Drawn with :func:`torch.nn.functional.dropout`; whether the same seed gives the masks of
+            ``nn.LSTM`` is not promised.
+        batch_sizes: int64 (T,) on the CPU: rows alive at each step, not increasing.
+
+    All tensors share one floating dtype and one device. Under autocast they are cast to its dtype,
+    float64 apart, and the results have it. With projections or ``batch_sizes`` on the CPU, autocast
+    lowers the products alone, as in ``nn.LSTM``: c_n has the wider of autocast's dtype and c_0's
+    (``input``'s, if ``hx`` is None), and so have output and h_n unless there are projections. These
+    dtypes are the same on every CPU; those of ``nn.LSTM`` are not: without AVX-512 it keeps a
+    float32 state or raises an error. On the CPU, bfloat16 has kernels where there is AVX512_BF16;
+    other lower precision is computed in float32. Complex tensors, ``torch.func`` transforms and
+    forward-mode gradients are left to torch's own implementation, and ``torch.vmap``, for which
+    torch has none, to a loop over the steps.
+
+    Returns:
+        output (T, B, D * R), (B, T, D * R) or (N, D * R); h_n (L * D, B, R); c_n (L * D, B, H).
+
+    Raises:
+        RuntimeError: a shape, a state's dtype or a device does not fit; the sequence is empty.
+        ValueError: the dtype of ``input`` is not the weights' (RuntimeError with ``batch_sizes``).
+        BackendError: a forced backend cannot serve the call.
+    """
+    directions = 2 if bidirectional else 1
+    each, rest = divmod(len(weights), num_layers * directions)
+    has_proj = each == (5 if has_bias else 3)
+    if rest or each - has_proj != (4 if has_bias else 2):
+        raise RuntimeError(
+            f"weights: got {len(weights)} tensors for {num_layers} layers in {directions} "
+            f"direction(s), expected {4 if has_bias else 2} each, or one more with projections"
+        )
+    dims = 3 if batch_sizes is None else 2
+    if input.dim() != dims:
+        raise RuntimeError(f"input must have {dims} dimensions, got {input.dim()}")
+    if input.shape[-1] != weights[0].shape[1]:
+        raise RuntimeError(
+            "input.size(-1) must be equal to input_size. "
+            f"Expected {weights[0].shape[1]}, got {input.shape[-1]}"
+        )
+    if batch_first and batch_sizes is None:
+        input = input.transpose(0, 1)
+    if (input if batch_sizes is None else batch_sizes).shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    batch = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    hidden_size, recurrent_size = weights[1].shape[0] // 4, weights[1].shape[1]
+    stack = num_layers * directions
+    if hx is None:
+        h0 = input.new_zeros(stack, batch, recurrent_size)
+        c0 = h0 if not has_proj else input.new_zeros(stack, batch, hidden_size)
+    else:
+        h0, c0 = _pair(hx)
+        for k, state, size in ((0, h0, recurrent_size), (1, c0, hidden_size)):
+            if state.shape != (stack, batch, size):
+                raise RuntimeError(
+                    f"Expected hidden[{k}] size {(stack, batch, size)}, got {list(state.shape)}"
+                )
+    dropping = training and dropout > 0 and num_layers > 1
+    if directions == 1 and batch_sizes is None and not has_proj and not dropping:
+        few = ops.lstm_steps(input, h0, c0, weights, has_bias)
+        if few is not None:
+            y, h, c = few
+            return (y.transpose(0, 1) if batch_first else y), h, c
+    _check_devices(input, (h0, c0), weights)
+    mapped = vmapped()
+    run = loop if mapped else ops.lstm
+    if mapped:
+        refuse_forced("lstm")
+    elif only_torch_serves(input):
+        refuse_forced("lstm")
+        options = (has_bias, num_layers, dropout, training, bidirectional)
+        if batch_sizes is not None:
+            return torch.lstm(input, batch_sizes, (h0, c0), list(weights), *options)
+        y, h, c = torch.lstm(input, (h0, c0), list(weights), *options, False)
+        return (y.transpose(0, 1) if batch_first else y), h, c
+    wide = input.device.type == "cpu" and (has_proj or batch_sizes is not None)
+    input, h0, c0, weights, y_dtype, c_dtype = cast(input, h0, c0, weights, wide, has_proj)
+    error = ValueError if batch_sizes is None else RuntimeError  # as nn.LSTM has it
+    _check_dtypes(input, (h0, c0), weights, error)
+
+    groups = [_one_bias(weights[k : k + each], has_bias) for k in range(0, len(weights), each)]
+    if directions == 1 and not dropping:
+        flat = [w for group in groups for w in group]
+        y, h, c = run(
+            input, h0, c0, flat, batch_sizes=batch_sizes, has_bias=has_bias, has_proj=has_proj
+        )
+    else:
+        y, hs, cs = input, [], []
+        for layer in range(num_layers):
+            if layer and dropping:
+                y = F.dropout(y, dropout, training=True)
+            outputs = []
+            for k in range(layer * directions, (layer + 1) * directions):
+                out, h, c = run(
+                    y,
+                    h0[k : k + 1],
+                    c0[k : k + 1],
+                    groups[k],
+                    batch_sizes=batch_sizes,
+                    has_bias=has_bias,
+                    has_proj=has_proj,
+                    reverse=k % directions == 1,
+                )
+                outputs.append(out)
+                hs.append(h)
+                cs.append(c)
+            y = outputs[0] if directions == 1 else torch.cat(outputs, -1)
+        h, c = torch.cat(hs), torch.cat(cs)
+    if batch_first and batch_sizes is None:
+        y = y.transpose(0, 1)
+    return y.to(y_dtype), h.to(y_dtype), c.to(c_dtype)
+
+
+def lstm_cell(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM, as :class:`torch.nn.LSTMCell` computes it.
+
+    On the CPU a step of few rows runs in one call from the weights as they lie. Where it can't, and
+    on other devices, ``auto`` leaves a step to torch's own cell: a kernel for sequences rearranges
+    the weights on each call. A forced backend runs its kernel.
+
+    Args:
+        input: (B, I).
+        hx: ``h`` and ``c``, each (B, H).
+        w_ih: (4H, I); gates in the order i, f, g, o.
+        w_hh: (4H, H).
+        b_ih: (4H) or None.
+        b_hh: (4H) or None.
+
+    Returns:
+        The next h and c, each (B, H).
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit.
+        BackendError: a forced backend cannot serve the call.
+    """
+    h0, c0 = _pair(hx)
+    few = ops.lstm_cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    if few is not None:
+        return few
+    hidden_size = w_hh.shape[1]
+    if input.dim() != 2:
+        raise RuntimeError(f"input must have 2 dimensions, got {input.dim()}")
+    if input.shape[1] != w_ih.shape[1]:
+        raise RuntimeError(
+            f"input has inconsistent input_size: got {input.shape[1]} expected {w_ih.shape[1]}"
+        )
+    for k, state in enumerate((h0, c0)):
+        if state.shape[0] != input.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {input.shape[0]} doesn't match hidden{k} batch size "
+                f"{state.shape[0]}"
+            )
+        if state.size(1) != hidden_size:
+            raise RuntimeError(
+                f"hidden{k} has inconsistent hidden_size: got {state.size(1)}, "
+                f"expected {hidden_size}"
+            )
+        if state.dim() != 2:
+            raise RuntimeError(f"hidden{k} must have 2 dimensions, got {state.dim()}")
+    biases = [b for b in (b_ih, b_hh) if b is not None]
+    weights: Sequence[Tensor] = [w_ih, w_hh, *biases]
+    _check_devices(input, (h0, c0), weights)
+    mapped = vmapped()
+    if mapped:
+        refuse_forced("lstm_cell")
+    elif forced() == "auto" or only_torch_serves(input):
+        refuse_forced("lstm_cell")
+        return torch.lstm_cell(input, (h0, c0), w_ih, w_hh, b_ih, b_hh)
+    x, h0, c0, weights, h_dtype, c_dtype = cast(
+        input, h0, c0, weights, input.device.type == "cpu", False
+    )
+    _check_dtypes(x, (h0, c0), weights, RuntimeError)
+    w_ih, w_hh, *biases = weights
+    if len(biases) == 2:
+        biases = [biases[0] + biases[1]]
+    _, h, c = (loop if mapped else ops.lstm)(
+        x.unsqueeze(0),
+        h0.unsqueeze(0),
+        c0.unsqueeze(0),
+        [w_ih, w_hh, *biases],
+        has_bias=bool(biases),
+    )
+    return h.squeeze(0).to(h_dtype), c.squeeze(0).to(c_dtype)
+
+
+def _pair(hx: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if isinstance(hx, Tensor):
+        raise TypeError("hx: got a Tensor, expected a pair of tensors (h_0, c_0)")
+    if len(hx) != 2:
+        raise RuntimeError(f"lstm expects two hidden states, got {len(hx)}")
+    return hx[0], hx[1]
+
+
+def _one_bias(group: Sequence[Tensor], has_bias: bool) -> list[Tensor]:
+    """The operation takes b_ih + b_hh; autograd hands the sum's gradient to both."""
+    if not has_bias:
+        return list(group)
+    w_ih, w_hh, b_ih, b_hh, *w_hr = group
+    return [w_ih, w_hh, b_ih + b_hh, *w_hr]
+
+
+def _check_devices(input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]) -> None:
+    device = input.device
+    for name, tensors in (("hidden", hx), ("parameter", weights)):
+        for tensor in tensors:
+            if tensor.device != device:
+                raise RuntimeError(
+                    f"Input and {name} tensors are not at the same device, found input tensor "
+                    f"at {device} and {name} tensor at {tensor.device}"
+                )
+
+
+def _check_dtypes(
+    input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor], error: type[Exception]
+) -> None:
+    dtype = weights[0].dtype
+    if input.dtype != dtype:
+        raise error(
+            f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
+            f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
+        )
+    for name, tensors in (("hidden", hx), ("weight", weights)):
+        for k, tensor in enumerate(tensors):
+            if tensor.dtype != dtype:
+                raise RuntimeError(f"{name}[{k}]: got {tensor.dtype}, expected {dtype}")

@@ -1,0 +1,1 @@
+"""Characters in: files, downloads, vocabularies, and texts as ids."""
