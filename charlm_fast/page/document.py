@@ -23,10 +23,10 @@ SCRIPTS = (
 PRIME = "The "
 SECTION = "## Responsible use"
 
-# Code points whose ASCII spelling the page knows: Latin, Greek, Cyrillic, punctuation, currencies
-# and ligatures. All of Unicode would take more room than a model.
+# Code points whose ASCII spelling the page knows: Latin, Greek, Cyrillic, Armenian, Hebrew, Arabic,
+# punctuation, currencies and ligatures. All of Unicode would take more room than a model.
 SPELLED = (
-    range(0x80, 0x250), range(0x370, 0x530), range(0x1E00, 0x2000), range(0x2000, 0x2070),
+    range(0x80, 0x250), range(0x370, 0x700), range(0x1E00, 0x2000), range(0x2000, 0x2070),
     range(0x20A0, 0x20C0), range(0x2100, 0x2150), range(0xFB00, 0xFB07),
 )  # fmt: skip
 
