@@ -8,6 +8,7 @@ import string
 import numpy as np
 import pytest
 import torch
+from test_heatmap import HOSTILE, Elements
 
 from charlm_fast import cli
 from charlm_fast.lm.model import CharLM
@@ -15,7 +16,6 @@ from charlm_fast.page import page, page_model, quantise
 from charlm_fast.page.__main__ import main, model_name
 from charlm_fast.page.document import default_prime, responsible_use, spellings
 from charlm_fast.text.vocab import Vocabulary
-from test_heatmap import HOSTILE, Elements
 
 
 def model_of(vocabulary=None, hidden=12, layers=2, tie=False, seed=0):
@@ -131,7 +131,9 @@ def test_hostile_vocabulary_title_prime_and_card_stay_text():
 def test_the_page_needs_nothing_but_itself():
     text = page_of(model_of())
     script = Elements(text).texts["script"][1]
-    assert not re.search(r"https?:|//\w|@import|\bfetch\b|XMLHttp|import\(|innerHTML|eval\(", script)
+    assert not re.search(
+        r"https?:|//\w|@import|\bfetch\b|XMLHttp|import\(|innerHTML|eval\(", script
+    )
     for tag, attributes in Elements(text).tags:
         assert tag not in ("link", "img", "iframe", "object")
         assert not {"src", "href", "style", "onclick"} & set(attributes)

@@ -31,6 +31,7 @@ class WriteTab {
     });
     byId("copy").onclick = () => this.copy();
     byId("four").onclick = () => this.compare();
+    byId("close-choices").onclick = () => this.clearChoices();
     byId("temperature").addEventListener("input", () => {
       this.sayTemperature();
       // The text follows the slider, unless the user has made it his own.
@@ -107,6 +108,7 @@ class WriteTab {
 
   clearChoices() {
     byId("choices").replaceChildren();
+    byId("close-choices").hidden = true;
     byId("expected-says").textContent =
       "Choose a character of the text to see the ten likeliest in its place.";
   }
@@ -136,6 +138,7 @@ class WriteTab {
       return make("li", {}, row);
     });
     byId("choices").replaceChildren(...rows);
+    byId("close-choices").hidden = false;
   }
 
   // Takes a character in the place of k and goes on from there, to where the text was to end.
