@@ -145,8 +145,9 @@ class Element {
   focus() {}
 }
 const elements = {};
-globalThis.innerHeight = globalThis.innerWidth = 1000;
+globalThis.innerHeight = 1000;
 globalThis.document = {
+  documentElement: {clientWidth: 1000},
   getElementById: (id) => elements[id] ??= new Element("div"),
   createElement: (tag) => new Element(tag),
   createDocumentFragment: () => new Element(""),

@@ -368,9 +368,9 @@ def test_hostile_texts_do_no_harm(browser, path):
     opened.open("read")
     enlarge = (
         "document.getElementById(arguments[0]).value ="
-        "arguments[1].repeat(Math.ceil(1e6 / arguments[1].length))"
+        "arguments[1].repeat(Math.ceil(arguments[2] / arguments[1].length))"
     )
-    opened.run(enlarge, "read-text", hostile)
+    opened.run(enlarge, "read-text", hostile, 1_000_000)
     opened.run("document.querySelector('#read-form .main').click()")
     opened.until("document.getElementById('read-says').textContent.startsWith('Read ')")
     for _ in range(3):  # it goes on, and the page answers all the while
@@ -381,7 +381,7 @@ def test_hostile_texts_do_no_harm(browser, path):
     opened.click("read-stop")
     opened.until("document.getElementById('read-says').textContent.includes('bits per')")
     opened.open("write")
-    opened.run(enlarge, "prime", hostile)
+    opened.run(enlarge, "prime", hostile, 100_000)
     opened.run("document.querySelector('#write-form .main').click()")
     time.sleep(0.5)
     opened.click("stop")

@@ -48,7 +48,7 @@ class TextView {
     this.text.addEventListener("click", (event) => {
       if (event.target.dataset.k === undefined) return;
       this.moveTo(Number(event.target.dataset.k));
-      this.choose?.(this.cursor);
+      this.enter();
     });
     this.text.addEventListener("keydown", (event) => this.press(event));
   }
@@ -153,9 +153,15 @@ class TextView {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (Object.hasOwn(moves, event.key)) this.moveTo(moves[event.key]());
     else if (event.key === "Escape") this.hide();
-    else if ((event.key === "Enter" || event.key === " ") && at >= 0) this.choose?.(at);
+    else if ((event.key === "Enter" || event.key === " ") && at >= 0) this.enter();
     else return;
     event.preventDefault();
+  }
+
+  enter() {
+    if (!this.choose) return;
+    this.hide();
+    this.choose(this.cursor);
   }
 
   // The character a line below or above the cursor; past the lines drawn, the next or the last.
@@ -186,9 +192,9 @@ class TextView {
     const {tip} = this;
     tip.textContent = this.describe(Number(span.dataset.k));
     tip.style.display = "block";
-    const box = span.getBoundingClientRect();
+    const box = span.getBoundingClientRect(), width = document.documentElement.clientWidth;
     const below = box.bottom + 8 + tip.offsetHeight < innerHeight;
-    tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - tip.offsetWidth - 4))}px`;
+    tip.style.left = `${Math.max(4, Math.min(box.left, width - tip.offsetWidth - 4))}px`;
     tip.style.top = `${below ? box.bottom + 8 : Math.max(4, box.top - 8 - tip.offsetHeight)}px`;
   }
 

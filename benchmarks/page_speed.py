@@ -1,0 +1,76 @@
+"""How fast a page opens and writes in Chromium: ``python benchmarks/page_speed.py --model DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from chromium import chromium, open_page, resize, why_not
+
+from charlm_fast.page.__main__ import main as write_page
+
+ROUNDS = 5
+ENGINE = """
+const [compiled, count] = arguments, data = JSON.parse(byId("data").textContent);
+const engine = new Engine(data.model, compiled), prime = [0];
+const settings = {temperature: 0.8, topK: 0, topP: 1, minP: 0, seed: splitSeed(1), row: 0};
+const rate = () => {
+  const writer = new Writer(engine, prime, settings), start = performance.now();
+  for (let k = 0; k < count; k++) writer.next();
+  return (1000 * count) / (performance.now() - start);
+};
+rate();  // the browser compiles what runs often
+return rate();
+"""
+DRAWN = """
+const [length, done] = arguments;
+byId("length").value = length;
+document.querySelector("#write-form .main").click();
+const says = byId("write-says"), stop = byId("stop");
+const look = () => (stop.disabled ? done(says.textContent) : setTimeout(look, 5));
+look();
+"""
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
+    parser.add_argument("--characters", type=int, default=20_000, help="to write (20,000)")
+    return parser.parse_args()
+
+
+def show(name: str, values: list[float], unit: str) -> None:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    print(f"{name}: {middle:,.0f} {unit} ({low:,.0f} to {high:,.0f}, {len(values)} times)")
+
+
+def main() -> int:
+    arguments = parse()
+    if reason := why_not():
+        sys.exit(f"error: {reason}")
+    with TemporaryDirectory() as folder, chromium() as driver:
+        path = Path(folder) / "page.html"
+        write_page(["--model", arguments.model, "--out", str(path)])
+        print(driver.capabilities["browserName"], driver.capabilities["browserVersion"])
+        resize(driver, 1100, 900)
+        show("opens in", [open_page(driver, path) for _ in range(ROUNDS)], "ms")
+        for name, compiled in (("WebAssembly", True), ("JavaScript alone", False)):
+            rates = [
+                driver.execute_script(ENGINE, compiled, arguments.characters // 4)
+                for _ in range(ROUNDS)
+            ]
+            show(f"writes, undrawn, {name}", rates, "characters/s")
+        drawn = []
+        for _ in range(ROUNDS):
+            open_page(driver, path)
+            said = driver.execute_async_script(DRAWN, arguments.characters)
+            drawn.append(float(said.split(", ")[-1].split(" ")[0].replace(",", "")))
+        show("writes, each character drawn on the page", drawn, "characters/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
