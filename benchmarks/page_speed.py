@@ -38,7 +38,7 @@ look();
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
-    parser.add_argument("--characters", type=int, default=20_000, help="to write (20,000)")
+    parser.add_argument("--characters", type=int, default=10_000, help="to write (10,000)")
     return parser.parse_args()
 
 
@@ -55,6 +55,7 @@ def main() -> int:
         path = Path(folder) / "page.html"
         write_page(["--model", arguments.model, "--out", str(path)])
         print(driver.capabilities["browserName"], driver.capabilities["browserVersion"])
+        driver.set_script_timeout(120)
         resize(driver, 1100, 900)
         show("opens in", [open_page(driver, path) for _ in range(ROUNDS)], "ms")
         for name, compiled in (("WebAssembly", True), ("JavaScript alone", False)):
@@ -67,7 +68,7 @@ def main() -> int:
         for _ in range(ROUNDS):
             open_page(driver, path)
             said = driver.execute_async_script(DRAWN, arguments.characters)
-            drawn.append(float(said.split(", ")[-1].split(" ")[0].replace(",", "")))
+            drawn.append(float(said.split(" written, ")[1].split(" ")[0].replace(",", "")))
         show("writes, each character drawn on the page", drawn, "characters/s")
     return 0
 

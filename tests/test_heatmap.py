@@ -136,7 +136,7 @@ class Element {
   get classList() { const set = (f) => (name) => { const all = new Set(this.className.split(" "));
     f(all, name); this.className = [...all].join(" ").trim(); };
     return {add: set((s, n) => s.add(n)), remove: set((s, n) => s.delete(n))}; }
-  append(...nodes) { for (const n of nodes) this.children.push(...(n.tag === "" ? n.children : [n])); }
+  append(...nodes) { this.children.push(...nodes); }
   replaceChildren(...nodes) { this.children = []; this.append(...nodes); }
   setAttribute(name, value) { this.attributes[name] = value; }
   addEventListener(kind, f) { this.on[kind] = f; }
@@ -150,24 +150,24 @@ globalThis.document = {
   documentElement: {clientWidth: 1000},
   getElementById: (id) => elements[id] ??= new Element("div"),
   createElement: (tag) => new Element(tag),
-  createDocumentFragment: () => new Element(""),
 };
 document.getElementById("data").textContent = require("fs").readFileSync(process.argv[2], "utf8");
 """
 PROBE = """
 const {text, tip, spoken, on, back, strip, where} = view.view;
-const read = () => text.children.map((s) => s.textContent).join("");
+const spans = () => text.children.flatMap((line) => line.children);
+const read = () => spans().map((s) => s.textContent).join("");
 let all = read();
-const drawn = [text.children.length];
-while (!on.disabled) { on.on.click(); all += read(); drawn.push(text.children.length); }
+const drawn = [spans().length];
+while (!on.disabled) { on.on.click(); all += read(); drawn.push(spans().length); }
 strip.children[0].on.click();
 const tips = [0, 1, 7].map((k) => {
-  text.on.pointerover({target: text.children[k]});
+  text.on.pointerover({target: spans()[k]});
   return tip.textContent; });
 const press = (key) => text.on.keydown({key, preventDefault() {}});
 press("Home"); press("ArrowRight"); press("ArrowRight"); press("ArrowLeft");
-const colours = text.children.slice(0, 3).map((s) => s.style.backgroundColor ?? "");
-const cursor = text.children.findIndex((s) => s.className === "cursor");
+const colours = spans().slice(0, 3).map((s) => s.style.backgroundColor ?? "");
+const cursor = spans().findIndex((s) => s.className === "cursor");
 const places = view.places.children.map((item) => item.children[0].children[0]);
 console.log(JSON.stringify({all, drawn, tips, colours, cursor, spoken: spoken.textContent, places,
   where: where.textContent, fields: strip.children.length, top: view.top}));

@@ -57,10 +57,10 @@ class Page:
     def click(self, id_):
         self.get(id_).click()
 
-    def until(self, condition, *arguments, seconds=60):
+    def until(self, condition, *arguments, seconds=30):
         end = time.monotonic() + seconds
         while not (found := self.run(f"return {condition}", *arguments)):
-            assert time.monotonic() < end, condition
+            assert time.monotonic() < end, (condition, self.browser.get_log("browser"))
             time.sleep(0.02)
         return found
 

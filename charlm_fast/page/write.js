@@ -84,7 +84,6 @@ class WriteTab {
       () => {
         this.halt = () => {};
         this.buttons(false);
-        this.view.grow(writer.ids.length);
         const added = Math.max(0, writer.ids.length - first);
         const seconds = (performance.now() - start) / 1000;
         const rate = Math.round(added / Math.max(seconds, 1e-3)), says = byId("write-says");

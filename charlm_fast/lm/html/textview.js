@@ -25,6 +25,8 @@ class TextView {
   constructor(root, options) {
     Object.assign(this, options);
     this.length = this.start = this.drawn = 0;
+    this.spans = [];  // of the characters drawn
+    this.line = null;  // where the next one goes
     this.cursor = -1;
     this.back = make("button", {type: "button", textContent: "\u2190 back"});
     this.on = make("button", {type: "button", textContent: "on \u2192"});
@@ -74,24 +76,28 @@ class TextView {
   show(k) {
     this.start = Math.floor(Math.max(0, Math.min(k, this.length - 1)) / PART) * PART;
     this.drawn = this.start;
+    this.spans = [];
+    this.line = null;
     this.text.replaceChildren();
     this.append();
   }
 
   append() {
     const end = Math.min(this.start + PART, this.length);
-    const added = document.createDocumentFragment();
     for (; this.drawn < end; this.drawn++) {
       const span = document.createElement("span");
-      span.textContent = this.glyph(this.drawn);
+      const glyph = span.textContent = this.glyph(this.drawn);
       span.dataset.k = this.drawn;
       const colour = this.colour(this.drawn);
       if (colour) span.style.backgroundColor = colour;
       span.className = this.kind?.(this.drawn) ?? "";
       if (this.drawn === this.cursor) span.classList.add("cursor");
-      added.append(span);
+      // A line is a block of its own, so that a text that grows is not laid out anew as a whole.
+      if (this.line === null) this.text.append(this.line = document.createElement("div"));
+      this.line.append(span);
+      this.spans.push(span);
+      if (glyph.endsWith("\n")) this.line = null;
     }
-    this.text.append(added);
     this.renumber();
   }
 
@@ -122,7 +128,7 @@ class TextView {
   }
 
   span(k) {
-    return k >= this.start && k < this.drawn ? this.text.children[k - this.start] : null;
+    return k >= this.start && k < this.drawn ? this.spans[k - this.start] : null;
   }
 
   // Puts the cursor on a character, in sight, and says what it is.
@@ -169,9 +175,8 @@ class TextView {
     const span = this.span(this.cursor);
     if (!span) return 0;
     const box = span.getBoundingClientRect();
-    const ahead = [...this.text.children].slice(direction > 0 ? this.cursor - this.start + 1 : 0,
-      direction > 0 ? undefined : this.cursor - this.start);
-    if (direction < 0) ahead.reverse();
+    const at = this.cursor - this.start;
+    const ahead = direction > 0 ? this.spans.slice(at + 1) : this.spans.slice(0, at).reverse();
     let line = null, best = null, least = Infinity;
     for (const other of ahead) {
       const place = other.getBoundingClientRect();
