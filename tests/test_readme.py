@@ -20,6 +20,7 @@ SHORT = {
     "charlm_fast.generate": "--length 9",
     "charlm_fast.diff_temp": "--length 9",
     "charlm_fast.evaluate": "",
+    "charlm_fast.page": "",
     "charlm_fast.env": "",
     "benchmarks/interleaved.py": "--batches 1 --rounds 1 --out out",
 }
