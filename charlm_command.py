@@ -82,7 +82,7 @@ def tree(complete: Mapping[str, Any]) -> argparse.ArgumentParser:
     for name, (_, text) in COMMANDS.items():
         parser = cli.parser_of(_main_of(name))
         for action in parser._actions:
-            if action.metavar in complete:
+            if isinstance(action.metavar, str) and action.metavar in complete:
                 action.complete = complete[action.metavar]  # type: ignore[attr-defined]
         commands.add_parser(name, help=text, parents=[parser], add_help=False)
     shells = commands.add_parser("completion", help=COMPLETION)
