@@ -455,6 +455,7 @@ def test_compile(kwargs: dict[str, Any], dynamic: bool) -> None:
             assert_close(a, b, 1e-13, "compiled gradient")
 
 
+@pytest.mark.slow
 def test_compile_with_inductor() -> None:
     torch._dynamo.reset()
     _, mine = pair(5, 7, 2, dtype=torch.float32)

@@ -64,6 +64,7 @@ def shortened(line):
     return [*words, *more.split()]
 
 
+@pytest.mark.slow
 def test_the_commands_work_in_the_order_they_stand_in(monkeypatch, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "text").write_text(TEXT)

@@ -336,6 +336,7 @@ def test_gradcheck(case: Case, backend: Variant) -> None:
     assert torch.autograd.gradcheck(lambda *v: call(case, list(v)), leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SECOND, ids=str)
 def test_gradgradcheck(case: Case, backend: Variant) -> None:
     leaves = [v.to(backend.device).requires_grad_() for v in case.leaves()]
