@@ -8,6 +8,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .training.machine import MISTAKES
@@ -18,13 +20,47 @@ class Terminated(BaseException):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line.
+
+    Args:
+        module: the command's, such as ``charlm_fast.diff_temp``.
+        description: what it does, one sentence.
+    """
 
     def __init__(self, module: str, description: str) -> None:
-        super().__init__(prog=f"python -m {module}", description=description, allow_abbrev=False)
+        name = f"python -m {module}"
+        if Path(sys.argv[0]).stem == "charlm":
+            name = f"charlm {module.removeprefix('charlm_fast.').replace('_', '-')}"
+        super().__init__(prog=name, description=description, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, unless :func:`parser_of` asks for the parser alone."""
+        if _wanted.get():
+            raise _Found(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+class _Found(Exception):
+    """A parser on its way to :func:`parser_of`."""
+
+
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+def parser_of(main: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
+    """The parser of a command, which builds its own when it is called; nothing else of it runs."""
+    token = _wanted.set(True)
+    try:
+        main([])
+    except _Found as found:
+        parser: argparse.ArgumentParser = found.args[0]
+        return parser
+    finally:
+        _wanted.reset(token)
+    raise TypeError(f"{main.__module__}.main reads no arguments")
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

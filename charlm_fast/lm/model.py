@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,10 @@ class CharLM(nn.Module):
         self.decoder = nn.Linear(hidden_size, vocab_size)
         if tie_weights:
             self.decoder.weight = self.encoder.weight
+
+    if TYPE_CHECKING:  # nn.Module's call is typed Any
+
+        def __call__(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]: ...
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits of the character after each one.

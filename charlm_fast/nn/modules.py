@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,16 @@ class LSTM(nn.RNNBase):
     def flatten_parameters(self) -> None:
         """Nothing to do: the kernels take the parameters where they lie."""
 
+    if TYPE_CHECKING:  # nn.Module's call is typed Any
+
+        @overload
+        def __call__(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]: ...
+        @overload
+        def __call__(
+            self, input: PackedSequence, hx: State | None = None
+        ) -> tuple[PackedSequence, State]: ...
+        def __call__(self, input: Any, hx: State | None = None) -> tuple[Any, State]: ...
+
     def forward(
         self, input: Tensor | PackedSequence, hx: State | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
@@ -125,6 +135,10 @@ class LSTMCell(nn.LSTMCell):
 
     def __prepare_scriptable__(self) -> nn.LSTMCell:
         return _as_torchs(self, nn.LSTMCell)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, hx: State | None = None) -> State: ...
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
         if input.dim() not in (1, 2):
