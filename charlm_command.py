@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("charlm_fast.evaluate", "score a saved model on a text"),
     "diff-temp": ("charlm_fast.diff_temp", "continue one prime at several temperatures"),
     "tune": ("charlm_fast.tune", "search for good hyperparameters"),
+    "page": ("charlm_fast.page.__main__", "write one HTML file with a saved model in it"),
     "env": ("charlm_fast.env", "say what this machine and this build offer"),
 }
 COMPLETION = "print the completion of this command for a shell: " + ", ".join(SHELLS)
