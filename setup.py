@@ -5,6 +5,7 @@ charlm_fast._host  facts about the build and this machine, torch-free, through p
 
 CHARLM_FAST_NATIVE=0   install without either: the reference backend serves
 CHARLM_FAST_CUDA=0|1   leave the CUDA kernels out, or fail without them
+CHARLM_FAST_DEBUG=1    with line tables for debuggers and profilers
 """
 
 import os
@@ -76,6 +77,17 @@ def cuda_to_use(torch_cuda):
     return home, ""
 
 
+# The files that take longest to compile, longest first: ninja starts them in this order.
+SLOW = [
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx512/lstm", "avx512/steps", "avx512_bf16/lstm")),
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx2/lstm", "portable/lstm", "avx512/text")),
+]
+
+
+def longest_first(files):
+    return sorted(files, key=lambda f: SLOW.index(f) if f in SLOW else len(SLOW))
+
+
 def sources(*patterns):
     return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
 
@@ -107,10 +119,12 @@ def extensions():
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
-    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", STABLE_ABI]
+    # Python's own flags, which come first, ask for debug information.
+    debug = "-g1" if os.environ.get("CHARLM_FAST_DEBUG") == "1" else "-g0"
+    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", debug, STABLE_ABI]
     extension, files, flags = (
         CppExtension,
-        ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")],
+        longest_first(["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")]),
         {"cxx": cxx},
     )
     if home is not None:
@@ -140,6 +154,7 @@ def extensions():
         sources("csrc/host/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         cxx_std=17,
+        extra_compile_args=[debug],
         depends=headers,
         define_macros=[(name, f'"{value}"') for name, value in facts.items()],
     )
