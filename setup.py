@@ -7,6 +7,7 @@ Both keep to stable interfaces, so one build serves every Python from 3.10 and t
 
 CHARLM_FAST_NATIVE=0   install without either: the reference backend serves
 CHARLM_FAST_CUDA=0|1   leave the CUDA kernels out, or fail without them
+CHARLM_FAST_DEBUG=1    with line tables for debuggers and profilers
 """
 
 import os
@@ -78,6 +79,17 @@ def cuda_to_use(torch_cuda):
     return home, ""
 
 
+# The files that take longest to compile, longest first: ninja starts them in this order.
+SLOW = [
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx512/lstm", "avx512/steps", "avx512_bf16/lstm")),
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx2/lstm", "portable/lstm", "avx512/text")),
+]
+
+
+def longest_first(files):
+    return sorted(files, key=lambda f: SLOW.index(f) if f in SLOW else len(SLOW))
+
+
 def sources(*patterns):
     return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
 
@@ -119,10 +131,12 @@ def extensions():
     )
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
-    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", STABLE_ABI]
+    # Python's own flags, which come first, ask for debug information.
+    debug = "-g1" if os.environ.get("CHARLM_FAST_DEBUG") == "1" else "-g0"
+    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", debug, STABLE_ABI]
     extension, files, flags = (
         CppExtension,
-        ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")],
+        longest_first(["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")]),
         {"cxx": cxx},
     )
     if home is not None:
@@ -151,7 +165,7 @@ def extensions():
         "charlm_fast._host",
         sources("csrc/host/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args=["-std=c++17", "-fvisibility=hidden"],
+        extra_compile_args=["-std=c++17", "-fvisibility=hidden", debug],
         depends=headers,
         define_macros=[(name, f'"{value}"') for name, value in facts.items()],
         py_limited_api=True,
