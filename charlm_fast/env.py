@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 
 import torch
 
-from charlm_fast import _extension
+from charlm_fast import _extension, cli, terminal
 from charlm_fast.ops.dispatch import backends
 
 
@@ -49,13 +50,16 @@ def report() -> list[tuple[str, str]]:
     return lines
 
 
-def main() -> None:
-    """Print the report."""
+def main(argv: Sequence[str] | None = ()) -> int:
+    """Print the report. Returns the exit code."""
+    parser = cli.Parser("charlm_fast.env", "What this machine and this build offer.")
+    parser.parse_args(argv)
     lines = report()
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
+    return int(terminal.lost())
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
