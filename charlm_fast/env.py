@@ -9,7 +9,7 @@ from importlib import metadata
 import torch
 from torch.torch_version import TorchVersion
 
-from . import _extension, cli
+from . import _extension, cli, terminal
 from .ops.dispatch import backends
 
 NEWEST_TESTED = "2.14.1"  # the newest torch of docs/versions.md
@@ -63,13 +63,13 @@ def report() -> list[tuple[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report."""
+    """Print the report. Returns the exit code."""
     cli.Parser("charlm_fast.env", "Say what this machine and this build offer.").parse_args(argv)
     lines = report()
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
-    return 0
+    return int(terminal.lost())
 
 
 if __name__ == "__main__":

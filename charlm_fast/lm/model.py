@@ -20,6 +20,7 @@ from ..ops.registration import nothing_watches
 from ..text.vocab import Vocabulary
 from . import checkpoint
 from .children import Children, transformed
+from .following import next_characters
 from .writing import Prime, State, write
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
@@ -409,14 +410,44 @@ class CharLM(nn.Module):
             state, offset, return_state,
         )  # fmt: skip
 
+    def next_characters(
+        self, prime: str, k: int = 10, *, temperature: float = 1.0
+    ) -> list[tuple[str, float]]:
+        """The k likeliest characters after a text, each with its probability, likeliest first.
+
+        Args:
+            prime: a text of at least one character that the vocabulary knows.
+            k: how many; all of a smaller vocabulary.
+            temperature: the logits are divided by it, as by :meth:`generate`.
+
+        Returns:
+            (character, probability); a byte beyond ASCII of a vocabulary of bytes is ``\\xNN``.
+
+        Raises:
+            ValueError: ``k`` or ``temperature`` is out of its range, nothing of the prime is left,
+                or the model has no vocabulary.
+        """
+        return next_characters(self, prime, k, temperature)
+
     def save_pretrained(self, directory: str | os.PathLike[str], *, notes: str = "") -> None:
         """Write model.safetensors, config.json (with the vocabulary) and a model card.
 
-        Each file is written beside its old version and then renamed.
+        Each file is written beside its old version and then renamed. A decoder that has the
+        encoder's weight is saved as tied, however it came to it.
 
         Args:
             notes: a paragraph for the model card, such as what the model was trained on.
+
+        Raises:
+            ValueError: the model could not be loaded again, being pruned, parametrized, of several
+                dtypes or with other tensors; what was there before is left as it was.
         """
+        tensors = self.state_dict()
+        tied = tensors.get("decoder.weight") is not None and _same_memory(
+            tensors["decoder.weight"], tensors.get("encoder.weight")
+        )
+        if tied:
+            del tensors["decoder.weight"]
         config = {
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -424,12 +455,9 @@ class CharLM(nn.Module):
             "dropout": self.dropout,
             "weight_dropout": self.weight_dropout,
             "output_dropout": self.output_dropout,
-            "tie_weights": self.tie_weights,
+            "tie_weights": tied,
             "vocabulary": self.vocabulary.to_config() if self.vocabulary is not None else None,
         }
-        tensors = self.state_dict()
-        if self.tie_weights:
-            del tensors["decoder.weight"]
         checkpoint.save(directory, config, tensors, notes)
 
     @classmethod
@@ -489,3 +517,7 @@ class CharLM(nn.Module):
         for name, parameter in lstm.named_parameters():
             setattr(model.lstm, name, parameter)
         return model.train(lstm.training)
+
+
+def _same_memory(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and one.data_ptr() == other.data_ptr()
