@@ -108,10 +108,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       }
       if (kCluster) {
         float* to = next + r * width + unit;
-        for (int b = 0; !last && b < g.size; ++b)
-          *in_block(to, layer * g.size + b) = static_cast<float>(out);
+        const float sent[1] = {static_cast<float>(out)};
+        for (int b = 0; !last && b < g.size; ++b) store_in_block(to, layer * g.size + b, sent);
         for (int b = 0; layer + 1 < g.layers && b < g.size; ++b)
-          *in_block(to + columns, (layer + 1) * g.size + b) = static_cast<float>(out);
+          store_in_block(to + columns, (layer + 1) * g.size + b, sent);
       } else {
         static_cast<float*>(a.exchange)[((tick % 2 * g.layers + layer) * a.B + row) * a.H + unit] =
             static_cast<float>(out);
