@@ -25,6 +25,24 @@ __device__ __forceinline__ void group_sync() {
     grid_sync();
 }
 
+// The same in two halves: what is stored between them reaches the group a barrier later, and does
+// not hold this one up.
+template <bool kCluster>
+__device__ __forceinline__ auto group_arrive() {
+  if constexpr (kCluster)
+    return cluster_arrive();
+  else
+    return grid_arrive();
+}
+
+template <bool kCluster, class Token>
+__device__ __forceinline__ void group_wait(Token token) {
+  if constexpr (kCluster)
+    cluster_wait();
+  else
+    grid_wait(token);
+}
+
 // Stores `values` in the shared memory of block `rank` of the cluster, at the place that `own` has
 // in this block's.
 template <int W>
