@@ -30,7 +30,11 @@ def _mutant(what: str, launch: str, source: str, *texts: str, quick: bool = Fals
 _FIRST = "  group_sync<kCluster>();\n\n  const int lane"
 _LEAVES = "  if (threadIdx.y == 3) return;\n"
 _TICK = "    group_sync<kCluster>();\n"
-_FORWARD_TICK = "    if (tick + 1 == ticks) break;  // nothing was handed on\n" + _TICK
+_ARRIVE, _SAVE = "    const auto token = group_arrive<kCluster>();\n", "    save();\n"
+_WAIT = "    group_wait<kCluster>(token);\n"
+_FORWARD_TICK = _ARRIVE + _SAVE + _WAIT
+_BLOCK_TICK = _SAVE + "    __syncthreads();\n"
+_LOOP = "    for (int base = 0; active && base < items; base += teams) {\n"
 _BACKWARD_TICK = "    }\n" + _TICK + "  }\n}\n"
 
 MUTANTS = [
@@ -63,14 +67,14 @@ MUTANTS = [
         "2 blocks, forward",
         FORWARD,
         _FORWARD_TICK,
-        _FORWARD_TICK.replace("group_sync<kCluster>", "__syncthreads"),
+        _BLOCK_TICK,
     ),
     _mutant(
         "no barrier after a step",
         "2 blocks, forward",
         FORWARD,
         _FORWARD_TICK,
-        _FORWARD_TICK.replace(_TICK, ""),
+        _SAVE,
     ),
     _mutant(
         "a warp that leaves before the barrier",
@@ -85,7 +89,25 @@ MUTANTS = [
         "2 blocks, forward",
         FORWARD,
         _FORWARD_TICK,
-        _FORWARD_TICK.replace("    group_sync", "    if (tick % 2) group_sync"),
+        _SAVE + "    if (tick % 2) group_sync<kCluster>();\n",
+    ),
+    _mutant(
+        "arrival before h is handed on",
+        "2 blocks, forward",
+        FORWARD,
+        _LOOP,
+        "    if (tick + 1 < ticks) cluster_arrive();\n" + _LOOP,
+        _ARRIVE,
+        "    const int token = 0;\n",
+        quick=True,
+    ),
+    _mutant("arrivals that nobody waits for", "2 blocks, forward", FORWARD, _WAIT, ""),
+    _mutant(
+        "every lane hands h to every block",
+        "2 blocks, forward",
+        FORWARD,
+        "for (int b = kRows == 1 ? lane : 0; !last && b < g.size; b += kStride)",
+        "for (int b = 0; !last && b < g.size; ++b)",
     ),
     _mutant(
         "h handed on a unit too far",
@@ -112,8 +134,8 @@ MUTANTS = [
         "every lane of a team stores",
         "2 blocks, forward",
         FORWARD,
-        "row < a.B && unit < a.H && (kRows > 1 || lane == 0);",
-        "row < a.B && unit < a.H;",
+        "const bool owns = there && (kRows > 1 || lane == 0);",
+        "const bool owns = there;",
     ),
     _mutant(
         "the layer above gets h in place of its own",
@@ -128,7 +150,7 @@ MUTANTS = [
         "grid, forward",
         FORWARD,
         _FORWARD_TICK,
-        _FORWARD_TICK.replace("group_sync<kCluster>", "__syncthreads"),
+        _BLOCK_TICK,
         quick=True,
     ),
     _mutant(

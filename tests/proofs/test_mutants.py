@@ -11,7 +11,11 @@ from .mutants import MUTANTS
 
 BY_NAME = {proof.what: proof for proof in PROOFS}
 # What a refusal says; whatever else stops the verifier is no refusal.
-REFUSALS = ("conflicting_accesses_unordered", "incomplete_cluster_collective")
+REFUSALS = (
+    "conflicting_accesses_unordered",
+    "incomplete_cluster_collective",
+    "cluster_barrier_arrive_repeated_without_wait",
+)
 
 
 @pytest.mark.parametrize(
