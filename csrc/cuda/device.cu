@@ -1,9 +1,10 @@
 // What the planner asks of a device.
+#include <cuda_runtime.h>
+
 #include <array>
 #include <mutex>
 
 #include "sequence.h"
-#include "types.cuh"
 
 namespace charlm {
 namespace cuda {

@@ -140,19 +140,6 @@ def _rows() -> list[Proof]:
     ]
 
 
-def _draws() -> list[Proof]:
-    rows = []
-    for what, classes, filters in (
-        ("a warp a row", 40, {}),
-        ("a warp a row, top_k and top_p", 40, {"top_k": 5, "top_p": 0.9}),
-        ("a block a row", 1100, {}),
-        ("a block a row, top_p", 1100, {"top_p": 0.9}),
-    ):
-        call = {"operation": "sample", "device": PER_STEP, "rows": 3, "classes": classes, **filters}
-        rows.append(Proof(what, "sample_kernel", "sample_rows.cu", call, representative=True))
-    return rows
-
-
 # Every block draws for itself and from logits that a barrier handed over, without one inside but
 # those of draws by a whole block: the text's hand-overs are proved with id 0 drawn everywhere.
 _NO_DRAW = Change(
@@ -160,9 +147,9 @@ _NO_DRAW = Change(
     """        found = draw_row(team, static_cast<const C*>(a.logits) + row * a.V, a.V, a.temperature[row],
                          a.sampling, a.sampling.offset + t, row, cache);
 """,
-    """        found = {static_cast<i64>(static_cast<const C*>(a.logits)[row * a.V + team.rank % a.V] < 0
-                                      ? 0 : 0), 0};
-
+    """        found = {0, 0};
+      for (i64 k = before < 0 ? a.V : team.rank; k < a.V; k += team.threads)  // reads what it drew from
+        found.logprob += static_cast<const volatile C*>(a.logits)[row * a.V + k];
 """,
 )
 
@@ -181,4 +168,4 @@ def _texts() -> list[Proof]:
     ]
 
 
-PROOFS = [*_sequences(), *_cells(), *_heads(), *_rows(), *_draws(), *_texts()]
+PROOFS = [*_sequences(), *_cells(), *_heads(), *_rows(), *_texts()]
