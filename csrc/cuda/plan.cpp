@@ -65,8 +65,7 @@ SequencePlan alone(SequencePlan p, const DeviceFacts& device) {
   return p;
 }
 
-// Cycles of a step of all layers of the plan.
-double cycles(const SequenceShape& s, const SequencePlan& p) {
+double cycles_of(const SequenceShape& s, const SequencePlan& p) {
   const double columns = static_cast<double>((p.layers > 1 ? 2 : 1) * round_up(s.hidden, 4));
   const double products = 4 * p.units * columns, passes = p.tile / p.rows;
   // A pass over the weights serves a register tile; each team reads the tile's rows anew.
@@ -103,13 +102,12 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
   const long long matrix = (layers > 1 ? 8 : 4) * s.hidden * s.hidden * s.element;
 
   SequencePlan best = {};
-  double least = 0;
   const auto consider = [&](const SequencePlan& plan) {
     if (plan.tile > kMaxTile || plan.shared_memory > device.shared_memory) return;
-    const double found = cycles(s, plan);
-    if (best.group && found >= least) return;
+    const double cycles = cycles_of(s, plan);
+    if (best.group && cycles >= best.cycles) return;
     best = alone(plan, device);
-    least = found;
+    best.cycles = cycles;
   };
   // Clusters of a power of two: what every device offers.
   const int most = layers & (layers - 1) ? 0 : device.max_cluster / layers;
@@ -143,7 +141,7 @@ SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
   // A wavefront takes a tick where single layers take a step each, one after another.
   const SequencePlan wave = plan_layers(s, static_cast<int>(s.layers), device);
   const bool better = wave.kernel != SequenceKernel::kPerStep &&
-                      cycles(s, wave) < static_cast<double>(s.layers) * cycles(s, single);
+                      wave.cycles < static_cast<double>(s.layers) * single.cycles;
   return better ? wave : single;
 }
 

@@ -60,6 +60,7 @@ struct SequencePlan {
   int stride;               // elements between rows of weights in shared memory
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory
+  double cycles;            // of a step of all its layers: an estimate, by which plans compare
   std::string reason;       // of kPerStep, else empty
 };
 
