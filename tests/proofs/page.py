@@ -47,6 +47,9 @@ that meet.
 """
 
 LIMITS = """
+Every barrier of the sequence kernels, of the reductions and of the head is among them: left out, the
+proof fails. None is spare.
+
 ## What a proof does not say
 
 - It is of these sizes. Others take the same code with other bounds of loops.
