@@ -34,7 +34,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("generate", embedding.device, embedding.dtype)
     seed = _draw_seed() if seed is None else seed
-    check_ids(prompts, embedding.shape[0], "prompts")
+    check_ids(prompts, embedding.shape[0], "prompts", wait=True)  # as the next two do
     check_temperatures(temperature)
     if lengths.numel():
         least, most = (int(v) for v in lengths.aminmax())

@@ -35,7 +35,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("lstm", x.device, x.dtype)
     if ids is not None:
-        check_ids(ids, x.shape[0], "ids")
+        check_ids(ids, x.shape[0], "ids", module)
     if batch_sizes is not None:
         check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
     with without_autocast(x.device):
