@@ -78,8 +78,8 @@ def quantise(model: CharLM, precision: str = "int8") -> Weights:
     size = parameters * (1 if precision == "int8" else 2)
     if size > MOST_BYTES:
         raise ValueError(
-            f"model: its {parameters:,} parameters take {size / 1e6:,.0f} MB as {precision}, "
-            f"expected at most {MOST_BYTES / 1e6:.0f} MB, about what a browser opens"
+            f"model: its {parameters:,} parameters take {size / 1e6:,.2f} MB as {precision}, "
+            f"expected at most {MOST_BYTES / 1e6:,.0f} MB, about what a browser opens"
         )
     matrices = [model.encoder.weight]
     biases = []
