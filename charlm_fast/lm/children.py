@@ -10,8 +10,8 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
 from torch.autograd import forward_ad
+from torch.nn import Embedding, Linear
 from torch.nn.modules import module
 
 from ..nn.export import exporting
@@ -22,75 +22,83 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 PARAMETERS = frozenset(PLAIN)
 EVERYWHERE = tuple(getattr(module, f"_global{name}") for name in HOOKS)
 _compiling = torch.compiler.is_compiling
-_transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
-
-
-def transformed() -> bool:
-    """Whether a transform, a trace or an export is at work that knows torch's operations alone."""
-    if _compiling():
-        return exporting()
-    return _transforms() or forward_ad._current_level >= 0 or _tracing() is not None
+_transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._is_tracing
 
 
 class Children:
     """What was seen of a model's modules, so that the next look takes less than a microsecond."""
 
-    __slots__ = ("bias", "decoder", "embedding", "encoder", "head", "hooks", "lstm", "owns", "w_ih")
+    __slots__ = (
+        "bias", "decoder", "embedding", "encoder", "head", "hooks", "lstm", "modules", "own",
+        "w_ih",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.encoder = self.lstm = self.decoder = None
+        self.encoder = self.lstm = self.decoder = self.modules = None
 
     def __reduce__(self) -> Any:
         return Children, ()  # a copy of the model has modules of its own
 
-    def are_plain(self, own: dict[str, Any], layers: int, units: int) -> bool:
-        """Whether they are an Embedding, our LSTM of so many layers and units, and a Linear as
-        torch makes them, with parameters of no subclass and no hook on any.
-
-        Args:
-            own: the model's ``_modules``.
-        """
-        encoder, lstm, decoder = own["encoder"], own["lstm"], own["decoder"]
-        if (
-            type(encoder) is not nn.Embedding
-            or type(lstm) is not LSTM
-            or type(decoder) is not nn.Linear
-        ):
-            return False
+    def are_plain(self, model: Any) -> bool:
+        """Whether they are an Embedding, our LSTM of the model's layers and units, and a Linear as
+        torch makes them, with parameters of no subclass and no hook on any, and no transform, trace
+        or export is at work that knows torch's operations alone."""
         if _compiling():
-            return _as_made(encoder, lstm, decoder, layers, units)
-        if encoder is self.encoder and lstm is self.lstm and decoder is self.decoder:
-            e, l, d = self.owns
-            if (
-                e["_parameters"]["weight"] is self.embedding
-                and l["_parameters"]["weight_ih_l0"] is self.w_ih
-                and d["_parameters"]["weight"] is self.head
-                and d["_parameters"]["bias"] is self.bias
-                and e["max_norm"] is None
-                and e["padding_idx"] is None
-                and not e["scale_grad_by_freq"]
-                and not any(self.hooks)
-            ):
-                return "forward" not in e and "forward" not in l and "forward" not in d
-        self.encoder = None
-        if not _as_made(encoder, lstm, decoder, layers, units):
+            return not exporting() and _as_made(model)
+        if _transforms() or forward_ad._current_level >= 0 or _tracing():
             return False
-        self.owns = e, l, d = encoder.__dict__, lstm.__dict__, decoder.__dict__
-        if len(l["_parameters"]) != 4 * layers or not PARAMETERS.issuperset(
-            map(type, chain.from_iterable(own["_parameters"].values() for own in self.owns))
+        modules = self.modules
+        if modules is not None:
+            encoder, lstm, decoder = modules["encoder"], modules["lstm"], modules["decoder"]
+            if (
+                encoder is self.encoder
+                and lstm is self.lstm
+                and decoder is self.decoder
+                and type(encoder) is Embedding
+                and type(lstm) is LSTM
+                and type(decoder) is Linear
+            ):
+                e, l, d, of_e, of_l, of_d = self.own
+                if (
+                    of_e["weight"] is self.embedding
+                    and of_l["weight_ih_l0"] is self.w_ih
+                    and of_d["weight"] is self.head
+                    and of_d["bias"] is self.bias
+                    and e["max_norm"] is e["padding_idx"] is None
+                    and not e["scale_grad_by_freq"]
+                    and not any(self.hooks)
+                ):
+                    return not ("forward" in e or "forward" in l or "forward" in d)
+        return self._look(model)
+
+    def _look(self, model: Any) -> bool:
+        self.modules = None
+        if not _as_made(model):
+            return False
+        encoder, lstm, decoder = model.encoder, model.lstm, model.decoder
+        own = encoder.__dict__, lstm.__dict__, decoder.__dict__
+        parameters = [module["_parameters"] for module in own]
+        types = set(map(type, chain.from_iterable(p.values() for p in parameters)))
+        if (
+            len(parameters[1]) != 4 * model.num_layers
+            or not types <= PARAMETERS
+            or any("forward" in module for module in own)
         ):
             return False
-        self.hooks = EVERYWHERE + tuple(own[name] for own in self.owns for name in HOOKS)
+        self.own = (*own, *parameters)
+        self.hooks = EVERYWHERE + tuple(module[name] for module in own for name in HOOKS)
+        self.modules = model._modules
         self.encoder, self.lstm, self.decoder = encoder, lstm, decoder
-        self.embedding, self.w_ih = e["_parameters"]["weight"], l["_parameters"]["weight_ih_l0"]
-        self.head, self.bias = d["_parameters"]["weight"], d["_parameters"]["bias"]
+        self.embedding, self.w_ih = encoder.weight, lstm.weight_ih_l0
+        self.head, self.bias = decoder.weight, decoder.bias
         return True
 
 
-def _as_made(
-    encoder: nn.Embedding, lstm: LSTM, decoder: nn.Linear, layers: int, units: int
-) -> bool:
+def _as_made(model: Any) -> bool:
     """All that can be seen without the parameters; torch.compile follows it."""
+    encoder, lstm, decoder = model.encoder, model.lstm, model.decoder
+    if type(encoder) is not Embedding or type(lstm) is not LSTM or type(decoder) is not Linear:
+        return False
     for hooks in EVERYWHERE:
         if len(hooks):
             return False
@@ -109,7 +117,6 @@ def _as_made(
         and not (lstm.bidirectional or lstm.batch_first or lstm.proj_size)
         and lstm.bias
         and decoder.bias is not None
-        and lstm.num_layers == layers
-        and lstm.hidden_size == units
-        and lstm.input_size == units
+        and lstm.num_layers == model.num_layers
+        and lstm.input_size == lstm.hidden_size == model.hidden_size
     )

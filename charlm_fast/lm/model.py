@@ -19,7 +19,7 @@ from ..ops.dispatch import lstm_keeps_bfloat16
 from ..ops.registration import nothing_watches
 from ..text.vocab import Vocabulary
 from . import checkpoint
-from .children import Children, transformed
+from .children import Children
 from .following import next_characters
 from .writing import Prime, State, write
 
@@ -142,9 +142,7 @@ class CharLM(nn.Module):
         Linear, without hooks, parametrizations and parameters of a subclass, none wrapped or
         replaced, and no transform, trace or export at work. Else they are called one by one.
         """
-        return not transformed() and self._children.are_plain(
-            self._modules, self.num_layers, self.hidden_size
-        )
+        return self._children.are_plain(self)
 
     def loss(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,19 @@ from .generation import State, Writer, generate, generate_until
 Prime = str | Sequence[str] | Sequence[int] | np.ndarray | Tensor
 
 
-def write(
+def write(*args: Any) -> Any:
+    """As :meth:`charlm_fast.CharLM.generate`, whose arguments and results these are."""
+    # Only who compiles has imported the compiler, which is slow to import.
+    return (_eagerly() if "torch._dynamo" in sys.modules else _write)(*args)
+
+
+@cache
+def _eagerly() -> Any:
+    """:func:`_write` out of torch.compile's sight, which cannot follow NumPy's arrays of bytes."""
+    return torch.compiler.disable(_write)
+
+
+def _write(
     model: Writer,
     prime: Prime,
     length: int,
@@ -29,7 +43,6 @@ def write(
     offset: int,
     return_state: bool,
 ) -> Any:
-    """As :meth:`charlm_fast.CharLM.generate`, whose arguments and results these are."""
     if not isinstance(prime, Tensor | str):
         prime = as_ids(prime)
     if isinstance(prime, Tensor):

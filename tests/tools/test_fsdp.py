@@ -44,6 +44,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available(), reason="torch.distributed is not built in")
 def test_fully_shard():
     with socket.socket() as s:
