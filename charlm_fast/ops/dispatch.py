@@ -26,8 +26,9 @@ MODULES = {
 }
 PREFERENCE = {
     "cpu": ("cpu", "reference"),
-    # By the number of launches, one a layer against one a step: neither was timed yet.
-    "cuda": ("triton", "cuda", "reference"),
+    # By estimate (docs/gpu_plans.md), none was timed yet: above 128 units Triton's kernels read the
+    # recurrent weights from L2 at each step, where those of `cuda` keep them on the chip.
+    "cuda": ("cuda", "triton", "reference"),
 }
 ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 _VARIABLE = ENVIRONMENT_VARIABLE.encode()

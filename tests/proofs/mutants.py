@@ -99,7 +99,7 @@ MUTANTS = [
         _LOOP,
         "    if (tick + 1 < ticks) cluster_arrive();\n" + _LOOP,
         _ARRIVE,
-        "    const int token = 0;\n",
+        "    const decltype(group_arrive<kCluster>()) token = {};\n",
         quick=True,
     ),
     _mutant("arrivals that nobody waits for", "2 blocks, forward", FORWARD, _WAIT, ""),
