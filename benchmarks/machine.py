@@ -14,7 +14,8 @@ import torch
 from contest import block_seconds
 
 OTHERS = ("triton", "numpy", "flashrnn", "haste_pytorch")
-PRODUCT = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices of the roof
+PRODUCT = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices of the roof, at most
+LONG = 0.2  # seconds of a product: larger ones are as fast, or there are no instructions for them
 COPY = {"cpu": 1 << 27, "cuda": 1 << 28}  # numbers: half a gigabyte, far more than caches hold
 
 
@@ -79,8 +80,9 @@ def describe(device: str) -> dict[str, Any]:
 def roof(device: str, threads: list[int], scale: float = 1.0) -> list[dict[str, Any]]:
     """By number of threads: GFLOP/s of a matrix product, by dtype, and GB/s of a copy.
 
-    The best of several: a roof is what the machine can, not what it did. ``scale`` shrinks the
-    sizes for a rehearsal.
+    The best of several: a roof is what the machine can, not what it did. Matrices grow until a
+    product takes LONG, so that a CPU without instructions for bfloat16 has its answer in seconds
+    too. ``scale`` shrinks the sizes for a rehearsal.
     """
     gpu, before, rows = device != "cpu", torch.get_num_threads(), []
     kind = "cuda" if gpu else "cpu"
@@ -96,10 +98,15 @@ def roof(device: str, threads: list[int], scale: float = 1.0) -> list[dict[str, 
         torch.set_num_threads(number)
         row: dict[str, Any] = {"threads": number, "gflops": {}}
         for dtype in (torch.float32, torch.bfloat16):
-            a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-            c = torch.empty_like(a)
-            seconds = best(lambda a=a, b=b, c=c: torch.mm(a, b, out=c), 9)
-            row["gflops"][str(dtype).removeprefix("torch.")] = round(2 * n**3 / seconds / 1e9, 1)
+            size, seconds = max(1, n >> 5), 0.0
+            while seconds < LONG and size < n:
+                size = min(2 * size, n)
+                a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+                c = torch.empty_like(a)
+                seconds = best(lambda a=a, b=b, c=c: torch.mm(a, b, out=c), 1)
+            seconds = min(seconds, best(lambda a=a, b=b, c=c: torch.mm(a, b, out=c), 8))
+            speed = 2 * size**3 / seconds / 1e9
+            row["gflops"][str(dtype).removeprefix("torch.")] = round(speed, 1)
         row["gigabytes"] = round(8 * count / best(lambda: target.copy_(source), 7) / 1e9, 2)
         rows.append(row)
     torch.set_num_threads(before)

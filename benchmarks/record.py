@@ -44,6 +44,8 @@ def row_of(case: Case, outcome: Outcome) -> dict[str, Any]:
         row["rounds"] = len(outcome.seconds[sides.OURS])
     if outcome.errors:
         row["errors"] = outcome.errors
+    if outcome.left_out:
+        row["left_out"] = outcome.left_out
     return row
 
 
@@ -122,6 +124,7 @@ def describe(row: dict[str, Any]) -> str:
     times = f"{mine[1]:,.6g} us a {row['unit']} ({mine[0]:,.6g} to {mine[2]:,.6g})" if mine else "-"
     ratios = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in row.get("ratio", {}).items())
     errors = "".join(f"; {name} failed: {why}" for name, why in row.get("errors", {}).items())
+    errors += "".join(f"; {name} left out: {why}" for name, why in row.get("left_out", {}).items())
     head = f"{row['operation']}, {sizes}, {row['dtype']}, {row['threads']} thread(s)"
     return f"{head}: {times}; {ratios}{errors}"
 

@@ -92,6 +92,7 @@ def operation(rows: list[dict[str, Any]], roof: list[dict[str, Any]]) -> str:
         peer, share = best_peer(row), of_roof(row, roof)
         others = [f"{ratio:.2f} x {n}" for n, ratio in row["ratio"].items() if n != peer]
         others += [f"{name} failed" for name in row.get("errors", {})]
+        others += [f"{name} left out: {why}" for name, why in row.get("left_out", {}).items()]
         against = ["-", "-"]
         if peer:
             ratio = row["ratio"][peer]

@@ -11,6 +11,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn
 
 from . import terminal
@@ -32,8 +34,11 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, module: str, description: str, example: str = "") -> None:
+        name = f"python -m {module}"
+        if Path(sys.argv[0]).stem == "charlm":
+            name = f"charlm {module.removeprefix('charlm_fast.').replace('_', '-')}"
         super().__init__(
-            prog=f"python -m {module}",
+            prog=name,
             usage="%(prog)s [flags]",
             description=description,
             epilog=f"example: {example}" if example else None,
@@ -46,6 +51,12 @@ class Parser(argparse.ArgumentParser):
         words = [self._known(str(word)) for word in (sys.argv[1:] if args is None else args)]
         self._refuse_unknown(words)
         return super().parse_args(words, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, unless :func:`parser_of` asks for the parser alone."""
+        if _wanted.get():
+            raise _Found(self)
+        return super().parse_known_args(args, namespace)
 
     def _known(self, word: str) -> str:
         """``--hidden-size`` as ``--hidden_size``, if that is a flag."""
@@ -72,6 +83,26 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+class _Found(Exception):
+    """A parser on its way to :func:`parser_of`."""
+
+
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+def parser_of(main: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
+    """The parser of a command, which builds its own when it is called; nothing else of it runs."""
+    token = _wanted.set(True)
+    try:
+        main([])
+    except _Found as found:
+        parser: argparse.ArgumentParser = found.args[0]
+        return parser
+    finally:
+        _wanted.reset(token)
+    raise TypeError(f"{main.__module__}.main reads no arguments")
 
 
 class _Formatter(argparse.HelpFormatter):

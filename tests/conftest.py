@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # they share the cores, and so do the commands they start
+    THREADS = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+    torch.set_num_threads(THREADS)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so the commands that
 # they start.

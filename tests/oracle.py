@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -135,11 +136,23 @@ def torch_lstm(case: Case, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor, Te
     return packed, torch.cat(hs, 1), torch.cat(cs, 1)
 
 
+@contextmanager
+def on_any_cpu() -> Iterator[None]:
+    """torch without oneDNN, whose LSTM and products in lower precision not every CPU can run."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # torch.backends' own flags(...) warns about other devices
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
 def torch_results(case: Case, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs and gradients of all leaves, in ``dtype``."""
     leaves = [v.to(dtype).requires_grad_() for v in case.leaves()]
-    outputs = torch_lstm(case, leaves)
-    grads = torch.autograd.grad(outputs, leaves, [g.to(dtype) for g in case.cotangents()])
+    with on_any_cpu():
+        outputs = torch_lstm(case, leaves)
+        grads = torch.autograd.grad(outputs, leaves, [g.to(dtype) for g in case.cotangents()])
     return [o.detach() for o in outputs], list(grads)
 
 

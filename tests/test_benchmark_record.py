@@ -12,6 +12,7 @@ import plots
 import pytest
 import record
 import report
+import torch
 from cases import BOTH, FORWARD, SAMPLING, TRAINING, Case
 from contest import Outcome
 from sides import OURS
@@ -32,6 +33,9 @@ def test_a_row_tells_summary_ratio_and_errors():
     assert found["errors"] == {"Haste": "none"}
     assert found["shape"] == {"B": 1, "H": 128, "T": 200, "L": 2}
     assert "5.00 x nn.LSTM; Haste failed: none" in record.describe(found)
+    found = record.row_of(Case(FORWARD, B=1), Outcome({OURS: [1e-6]}, {}, {"nn.LSTM": "9 s"}))
+    assert "; nn.LSTM left out: 9 s" in record.describe(found)
+    assert "nn.LSTM left out: 9 s" in report.operation([{**found, "commit": "abc"}], [])
     failed = record.row_of(Case(FORWARD, B=1), Outcome({"nn.LSTM": [1e-6]}, {OURS: "broken"}))
     assert "ratio" not in failed and record.best_peer(failed) is None
     assert "charlm_fast failed: broken" in record.describe(failed)
@@ -81,6 +85,19 @@ def test_the_roof_has_a_row_a_number_of_threads():
     found = machine.roof("cpu", [1], scale=0.01)
     assert [r["threads"] for r in found] == [1]
     assert found[0]["gflops"]["float32"] > 0 and found[0]["gigabytes"] > 0
+
+
+def test_the_matrices_of_the_roof_stay_small_where_a_product_takes_long(monkeypatch):
+    sizes = []
+    true_mm = torch.mm
+    monkeypatch.setattr(
+        torch, "mm", lambda a, b, out: sizes.append(len(a)) or true_mm(a, b, out=out)
+    )
+    monkeypatch.setattr(machine, "block_seconds", lambda step, *_: (step(), float(sizes[-1]))[1])
+    monkeypatch.setattr(machine, "LONG", 8.0)
+    (found,) = machine.roof("cpu", [1], scale=0.05)  # up to 102 rows
+    assert set(sizes) == {6, 12}
+    assert found["gflops"]["bfloat16"] == round(2 * 12**3 / 12 / 1e9, 1)
 
 
 @pytest.mark.parametrize(

@@ -78,3 +78,25 @@ def test_rounds_stay_within_bounds(seconds, rounds):
     effort = Effort(seconds=seconds, block=0.0, rounds=(3, 5))
     outcome = contest({"a": Side(lambda: lambda: None)}, effort)
     assert len(outcome.seconds["a"]) == rounds
+
+
+def test_a_slow_side_is_measured_once():
+    effort = Effort(seconds=0.0, block=0.0, rounds=(3, 3), longest=-1.0)
+    outcome = contest({"a": Side(lambda: lambda: None, 2)}, effort)
+    assert len(outcome.seconds["a"]) == 1
+    assert Outcome({"a": [1.0, 2.0, 3.0], "b": [5.0]}).ratio("a", "b") == 2.5
+
+
+def test_a_side_that_would_take_too_long_is_left_out_and_named(monkeypatch):
+    clock = iter([0.0, 1.0, 1.0, 1.5])
+    monkeypatch.setattr("contest.time.perf_counter", lambda: next(clock))
+    built, heard = [], []
+    side = Side(lambda: built.append(1), part=lambda: lambda: None, parts=60)
+    outcome = contest({"slow": side}, QUICK, say=heard.append)
+    assert outcome.left_out == {"slow": "about 30 s a call"}
+    assert heard == ["slow"] and not built and not outcome.seconds and not outcome.errors
+
+
+def test_a_part_that_is_quick_leaves_the_side_in():
+    side = Side(lambda: lambda: None, part=lambda: lambda: None, parts=2)
+    assert len(contest({"a": side}, QUICK).seconds["a"]) == 3

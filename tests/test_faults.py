@@ -497,6 +497,7 @@ def test_loading_executes_nothing(run):
 # Signals and a second process
 
 
+@pytest.mark.slow
 def test_signals_at_random_moments():
     """SIGINT and SIGTERM during all of a run; what is left goes on to the bits of a quiet run."""
     settings = {**SETTINGS, "n_epochs": 1200, "save_every": 50, "print_every": 200}

@@ -54,6 +54,7 @@ def test_a_text_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "absent.txt is not a file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_rehearsal(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("It was the best of times, it was the worst of times. " * 40)

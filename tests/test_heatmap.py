@@ -1,6 +1,8 @@
 import base64
+import dataclasses
 import html.parser
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -126,41 +128,53 @@ def test_a_long_text_is_cut(monkeypatch):
 
 # A document of a few lines: what the page's script asks of it and no more.
 DOCUMENT = """
-const make = () => ({children: [], dataset: {}, style: {}, on: {},
-  append(x) { this.children.push(...(x.fragment ? x.children : [x])); },
-  replaceChildren(x) { this.children = []; this.append(x); },
-  addEventListener(kind, f) { this.on[kind] = f; },
-  getBoundingClientRect() { return {left: 0, top: 0, bottom: 0}; },
-  offsetHeight: 0, offsetWidth: 0});
+class Element {
+  constructor(tag) { Object.assign(this, {tag, children: [], dataset: {}, style: {}, on: {},
+    attributes: {}, textContent: "", className: "", offsetHeight: 0, offsetWidth: 0}); }
+  set onclick(f) { this.on.click = f; }
+  set type(x) {} set title(x) {} set tabIndex(x) {} set dir(x) {}
+  get classList() { const set = (f) => (name) => { const all = new Set(this.className.split(" "));
+    f(all, name); this.className = [...all].join(" ").trim(); };
+    return {add: set((s, n) => s.add(n)), remove: set((s, n) => s.delete(n))}; }
+  append(...nodes) { this.children.push(...nodes); }
+  replaceChildren(...nodes) { this.children = []; this.append(...nodes); }
+  setAttribute(name, value) { this.attributes[name] = value; }
+  addEventListener(kind, f) { this.on[kind] = f; }
+  getBoundingClientRect() { return {left: 0, top: 0, bottom: 0, height: 0}; }
+  scrollIntoView() {}
+  focus() {}
+}
 const elements = {};
-globalThis.innerHeight = globalThis.innerWidth = 1000;
+globalThis.innerHeight = 1000;
 globalThis.document = {
-  getElementById: (id) => elements[id] ??= make(),
-  createElement: make,
-  createDocumentFragment: () => ({...make(), fragment: true}),
+  documentElement: {clientWidth: 1000},
+  getElementById: (id) => elements[id] ??= new Element("div"),
+  createElement: (tag) => new Element(tag),
 };
 document.getElementById("data").textContent = require("fs").readFileSync(process.argv[2], "utf8");
 """
 PROBE = """
-const read = () => byId("text").children.map((s) => s.textContent).join("");
+const {text, tip, spoken, on, back, strip, where} = view.view;
+const spans = () => text.children.flatMap((line) => line.children);
+const read = () => spans().map((s) => s.textContent).join("");
 let all = read();
-const drawn = [byId("text").children.length];
-while (!byId("on").disabled) { byId("on").onclick(); all += read();
-  drawn.push(byId("text").children.length); }
-byId("strip").children[0].onclick();
+const drawn = [spans().length];
+while (!on.disabled) { on.on.click(); all += read(); drawn.push(spans().length); }
+strip.children[0].on.click();
 const tips = [0, 1, 7].map((k) => {
-  byId("text").on.pointerover({target: byId("text").children[k]});
-  return byId("tip").textContent; });
-const colours = byId("text").children.slice(0, 3).map((s) => s.style.backgroundColor ?? "");
-console.log(JSON.stringify({all, drawn, tips, colours, where: byId("where").textContent,
-  fields: byId("strip").children.length}));
+  text.on.pointerover({target: spans()[k]});
+  return tip.textContent; });
+const press = (key) => text.on.keydown({key, preventDefault() {}});
+press("Home"); press("ArrowRight"); press("ArrowRight"); press("ArrowLeft");
+const colours = spans().slice(0, 3).map((s) => s.style.backgroundColor ?? "");
+const cursor = spans().findIndex((s) => s.className === "cursor");
+const places = view.places.children.map((item) => item.children[0].children[0]);
+console.log(JSON.stringify({all, drawn, tips, colours, cursor, spoken: spoken.textContent, places,
+  where: where.textContent, fields: strip.children.length, top: view.top}));
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
-def test_the_script_draws_the_text_and_says_what_was_expected(tmp_path):
-    text = (HOSTILE + "It was the best of times. ") * 110
-    page, corpus, scores = page_of(text)
+def run_script(page, tmp_path):
     data, script = Elements(page).texts["script"]
     (tmp_path / "data.json").write_text(data, encoding="utf-8")
     (tmp_path / "page.js").write_text(
@@ -171,7 +185,19 @@ def test_the_script_draws_the_text_and_says_what_was_expected(tmp_path):
         capture_output=True,
         check=True,
     )
-    found = json.loads(result.stdout)
+    return json.loads(result.stdout)
+
+
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None, reason="needs node to run the page's script"
+)
+
+
+@needs_node
+def test_the_script_draws_the_text_and_says_what_was_expected(tmp_path):
+    text = (HOSTILE + "It was the best of times. ") * 110
+    page, corpus, scores = page_of(text)
+    found = run_script(page, tmp_path)
     shown = visible(corpus.vocabulary)
     assert found["all"] == "".join(shown[i] for i in corpus.ids.tolist())
     assert found["drawn"] == [5000, 5000, len(text) - 10000]
@@ -190,7 +216,22 @@ def test_the_script_draws_the_text_and_says_what_was_expected(tmp_path):
         assert float(probability) == pytest.approx(100 * np.exp(-nats), rel=0.06)
         likeliest = [called[i] for i in scores.alternatives[k - 1].tolist()]
         assert [line.split()[-3] for line in lines[1:]] == likeliest
+    assert found["cursor"] == 1 and found["spoken"] == found["tips"][1]  # the keys got there
     assert found["colours"][0] == ""
-    strength = min(float(scores.nats[0]) / np.log(2) / 8, 1) * 0.75
+    strength = min(float(scores.nats[0]) / np.log(2) / found["top"], 1) * 0.75
     alpha = float(re.fullmatch(r"rgb\(var\(--heat\) / ([\d.]+)\)", found["colours"][1])[1])
     assert alpha == pytest.approx(strength, abs=0.001)
+    worst = sorted((scores.nats.numpy() / np.log(2)).tolist(), reverse=True)[:10]
+    assert [float(p.split()[0]) for p in found["places"]] == pytest.approx(worst, abs=0.051)
+
+
+@needs_node
+def test_the_scale_still_tells_apart_where_all_is_surprising(tmp_path):
+    page, _, scores = page_of("It was the best of times.\n" * 20)
+    assert run_script(page, tmp_path)["top"] == 8
+    loud = dataclasses.replace(scores, nats=scores.nats + 8)
+    text = "It was the best of times.\n" * 20
+    corpus = Corpus.load(Source("", text=text), "printable")
+    found = run_script(surprisal_page("loud", corpus, loud), tmp_path)
+    bits = np.rint(loud.nats.numpy() / np.log(2) * 1000) / 1000
+    assert found["top"] == math.ceil(np.sort(bits)[::-1][len(bits) // 20])

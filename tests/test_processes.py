@@ -148,6 +148,7 @@ print("all well")
     assert output.endswith("all well\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("daemon", [False, True])
 def test_exit_in_mid_work(daemon: bool) -> None:
     """The interpreter ends while threads compute: no hang, and no memory fault.

@@ -20,6 +20,7 @@ SHORT = {
     "charlm_fast.generate": "--length 9",
     "charlm_fast.diff_temp": "--length 9",
     "charlm_fast.evaluate": "",
+    "charlm_fast.page": "",
     "charlm_fast.env": "",
     "benchmarks/interleaved.py": "--batches 1 --rounds 1 --out out",
 }
@@ -64,6 +65,7 @@ def shortened(line):
     return [*words, *more.split()]
 
 
+@pytest.mark.slow
 def test_the_commands_work_in_the_order_they_stand_in(monkeypatch, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "text").write_text(TEXT)

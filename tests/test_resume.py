@@ -107,6 +107,7 @@ def wait_for(condition, process, seconds=60):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @posix
 def test_kill_at_random_moments():
     """SIGKILL again and again, during training and saving, ends with the bits of a quiet run."""

@@ -160,7 +160,7 @@ def test_non_contiguous(info: Any, dtype: torch.dtype, training: bool) -> None:
 
 
 @modules
-@pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
+@pytest.mark.parametrize("check", [gradcheck, pytest.param(gradgradcheck, marks=pytest.mark.slow)])
 @modes
 def test_gradients(info: Any, check: Any, training: bool) -> None:
     """By finite differences and with batched gradients: of all at once, of one parameter each.

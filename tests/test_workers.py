@@ -113,6 +113,7 @@ def test_two_processes_are_one_with_the_whole_batch():
             torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_lost_workers_lose_nothing():
     """A killed worker, a kill of all and a SIGTERM; the bits are those of a run left in peace."""
     quiet = torchrun("--default_train", **SETTINGS, name="quiet")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-from importlib import resources
 
 import numpy as np
 
 from ..text.corpus import Corpus
 from ..text.vocab import Vocabulary
+from .html_page import assemble, embed, read_assets
 from .scoring import Scores
 
 ALTERNATIVES = 3
-TOP_BITS = 8  # the colour is strongest from here on
+ASSETS = "charlm_fast.lm:html/"
+SCRIPTS = ("numbers.js", "textview.js", "surprisal.js", "heatmap.js")
 MOST_CHARACTERS = 2_000_000  # of the text on one page, which is then about 24 MB
 
 
@@ -22,8 +22,8 @@ def surprisal_page(title: str, corpus: Corpus, scores: Scores) -> str:
     """An HTML page that needs nothing but itself: no network, no other file.
 
     The text comes in parts of 5,000 characters, each on a background by its surprisal; pointing at
-    one shows its probability and the likeliest characters in its place. All text is inserted as
-    text, never as markup.
+    one, or going there by keyboard, shows its probability and the likeliest characters in its
+    place. All text is inserted as text, never as markup.
 
     Args:
         scores: of the whole corpus. Only its first :data:`MOST_CHARACTERS` are shown.
@@ -36,7 +36,6 @@ def surprisal_page(title: str, corpus: Corpus, scores: Scores) -> str:
     data = {
         "idBytes": width,
         "count": count,
-        "topBits": TOP_BITS,
         "ids": _base64(corpus.ids[:shown].cpu().numpy().astype(kind)),
         "bits": _base64(np.rint(np.minimum(bits * 1000, 65535)).astype("<u2")),
         "others": _base64(scores.alternatives[: shown - 1].numpy().astype(kind)),
@@ -48,25 +47,17 @@ def surprisal_page(title: str, corpus: Corpus, scores: Scores) -> str:
     summary = (
         f"{result.bits_per_character:.4f} bits per character "
         f"(standard error {result.standard_error:.4f}), accuracy {100 * result.accuracy:.2f} %, "
-        f"{result.characters:,} characters."
+        f"{result.characters:,} characters predicted."
     )
     if shown < len(corpus):
         summary += f" The first {shown:,} are shown."
-    # Inside a script element only "<" could end it or start a comment.
-    values = {
-        "TITLE": html.escape(title),
-        "SUMMARY": html.escape(summary),
-        "TOP_BITS": str(TOP_BITS),
-        "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-    }
-    template = resources.files(__package__).joinpath("heatmap.html").read_text(encoding="utf-8")
-    first, *rest = template.split(
-        "@"
-    )  # names and text in turn: what is filled in is not read again
-    parts = [first]
-    for k, part in enumerate(rest):
-        parts.append(values[part] if k % 2 == 0 else part)
-    return "".join(parts)
+    values = {"TITLE": html.escape(title), "SUMMARY": html.escape(summary), "DATA": embed(data)}
+    return assemble(
+        read_assets([f"{ASSETS}heatmap.html"]),
+        values,
+        style=read_assets([f"{ASSETS}textview.css"]),
+        script='"use strict";\n' + read_assets([ASSETS + name for name in SCRIPTS]),
+    )
 
 
 def visible(vocabulary: Vocabulary) -> list[str]:

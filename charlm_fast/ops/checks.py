@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +66,27 @@ def check_lstm(
         raise RuntimeError(
             f"ids: got {ids.dtype} on {ids.device}, expected torch.int64 on {x.device}"
         )
+
+
+def check_integer(
+    name: str, value: Any, least: int, most: int | None = None, expected: str = ""
+) -> int:
+    """``value`` as an int, whatever integer it is (NumPy's too); ValueError if it is none of these.
+
+    Args:
+        expected: what the message asks for, where it is not "an integer of at least ``least``".
+    """
+    if type(value) is int:
+        found = value
+    else:
+        try:
+            found = least - 1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            found = least - 1
+    if found < least or (most is not None and found > most):
+        expected = expected or f"an integer of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return found
 
 
 def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:

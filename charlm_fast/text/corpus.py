@@ -131,7 +131,7 @@ class Corpus:
         self.ids = ids
         self.vocabulary = vocabulary
         self.origin = origin
-        self._offsets = torch.arange(0)
+        self._offsets = torch.arange(0, device="cpu")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -238,7 +238,8 @@ class Corpus:
         """
         starts = self.check_length(chunk_len)
         if len(self._offsets) != chunk_len + 1:
-            self._offsets = torch.arange(chunk_len + 1).unsqueeze(1)
-        index = torch.randint(starts, (batch_size,), generator=generator) + self._offsets
+            self._offsets = torch.arange(chunk_len + 1, device="cpu").unsqueeze(1)
+        first = torch.randint(starts, (batch_size,), generator=generator, device="cpu")
+        index = first + self._offsets
         chunk = self.ids[index.to(self.ids.device)].long()
         return chunk[:-1], chunk[1:]

@@ -2,7 +2,7 @@
 // compiles with a plain C++ compiler.
 //
 // Storage type T is one of DType; compute type C is float for float, bfloat16 and half, and
-// double for double. Names as in cpu/lstm_args.h: H hidden units, R recurrent columns, V
+// double for double. Names as in cpu/lstm/args.h: H hidden units, R recurrent columns, V
 // segments or classes. Each launcher returns 0 or a CUDA error code for error_text().
 #pragma once
 

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,19 +53,35 @@ def _wide_product(a, b, dtype, *, out):
 
 
 @pytest.fixture(scope="session")
-def cuda_on_host(cxx, run, tmp_path_factory):
+def cuda_on_host(cxx, tmp_path_factory):
     """The CUDA kernels and drivers, built for the host as torch.ops.charlm_fast_on_host."""
-    folder = tmp_path_factory.mktemp("cuda_on_host")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # all workers', one of which builds
+    folder = folder / "cuda_on_host"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        built = folder / "on_host.so"
+        if not built.exists():
+            _build_on_host(cxx, folder, built)
+    torch.ops.load_library(str(built))
+    # torch has this one, a product with a wider result, on GPUs only.
+    wide = torch.library.Library("aten", "IMPL")
+    wide.impl("mm.dtype_out", _wide_product, "CPU")
+    yield
+    wide._destroy()
+
+
+def _build_on_host(cxx: str, folder: Path, built: Path) -> None:
     torch_root = Path(torch.__file__).parent
     shim = ROOT / "tests" / "csrc" / "cuda_on_host"
     common = [cxx, "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}/csrc"]
-    objects = []
     kernels = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     kernels.remove(ROOT / "csrc" / "cuda" / "device.cu")  # the tests say what the device has
     drivers = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
     drivers.remove(ROOT / "csrc" / "cuda" / "binding.cpp")
-    for source in [*kernels, *drivers, shim / "binding.cpp"]:
-        objects.append(str(folder / f"{source.name}.o"))
+
+    def compile_one(source: Path) -> str:
         if source in kernels:
             flags = [
                 f"-I{shim}",
@@ -78,18 +96,18 @@ def cuda_on_host(cxx, run, tmp_path_factory):
         else:
             flags = ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
             flags += [f"-I{torch_root}/include", f"-I{torch_root}/include/torch/csrc/api/include"]
-        run([*common, *flags, "-c", str(source), "-o", objects[-1]])
-    built = folder / "on_host.so"
-    run(
+        made = str(folder / f"{source.name}.o")
+        _run([*common, *flags, "-c", str(source), "-o", made])
+        return made
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        objects = list(pool.map(compile_one, [*kernels, *drivers, shim / "binding.cpp"]))
+    whole = built.with_suffix(".part")
+    _run(
         [cxx, "-shared", "-Wl,-Bsymbolic", *objects, f"-L{torch_root}/lib"]
-        + ["-ltorch_cpu", "-ltorch", "-lc10", f"-Wl,-rpath,{torch_root}/lib", "-o", str(built)]
+        + ["-ltorch_cpu", "-ltorch", "-lc10", f"-Wl,-rpath,{torch_root}/lib", "-o", str(whole)]
     )
-    torch.ops.load_library(str(built))
-    # torch has this one, a product with a wider result, on GPUs only.
-    wide = torch.library.Library("aten", "IMPL")
-    wide.impl("mm.dtype_out", _wide_product, "CPU")
-    yield
-    wide._destroy()
+    whole.rename(built)
 
 
 @pytest.fixture

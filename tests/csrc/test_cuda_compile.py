@@ -33,6 +33,7 @@ def _readable(names: list[str]) -> list[str]:
     return [n.split("(")[0] for n in plain]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
 def test_compiles_without_spills(source, nvcc, run, tmp_path):
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]

@@ -87,6 +87,22 @@ def test_lower_precisions(dtype, limit, batch):
     assert (logprobs.double() - right).abs().max() < limit
 
 
+@pytest.mark.parametrize("batch", [1, 5, 200])
+def test_blocks_equal_one_call(batch):
+    """Bit for bit: a text is the same in however many calls it is written."""
+    model = Model(100, 64, 128, 2, True, torch.float32)
+    prompts, _ = ragged(100, 4, batch)
+    with use_backend("triton"):
+        ids, _, h, c = model.call("cuda", prompts, 15, 0.9, seed=9)
+        state, parts, done, given = {}, [], 0, prompts
+        for n in (1, 4, 10):
+            block, _, *read = model.call("cuda", given, n, 0.9, seed=9, offset=done, **state)
+            parts.append(block)
+            done, state, given = done + n, {"state": tuple(read)}, block[-1:]
+    assert torch.equal(torch.cat(parts), ids)
+    assert torch.equal(read[0], h) and torch.equal(read[1], c)
+
+
 def test_another_stream():
     """The calls run where torch runs: after what was queued before them, before what follows."""
     logits, _ = rows_of(100, 100_000)

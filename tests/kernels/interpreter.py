@@ -13,13 +13,14 @@ from pathlib import Path
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def run_again(file: str) -> None:
+def run_again(file: str, marked: str = "not slow") -> None:
+    """Run the tests of ``file`` that pytest's -m takes by ``marked``."""
     environment = {
         **os.environ,
         "TRITON_INTERPRET": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, file]
     root = Path(__file__).parents[2]
     done = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, check=False

@@ -14,6 +14,10 @@ if not INTERPRETED:
     def test_under_the_interpreter() -> None:
         run_again(__file__)
 
+    @pytest.mark.slow
+    def test_the_slow_under_the_interpreter() -> None:
+        run_again(__file__, "slow")
+
 else:
     from charlm_fast.kernels import reference
     from charlm_fast.kernels import triton as backend
@@ -25,6 +29,7 @@ else:
     F16, F32, F64 = torch.float16, torch.float32, torch.float64
     FORWARD = {F16: 2e-3, F32: 1e-6, F64: 1e-13}
     GRADIENT = {F16: 5e-3, F32: 1e-5, F64: 1e-12}
+    TYPES = [F32, F16, pytest.param(F64, marks=pytest.mark.slow)]  # which takes F32's branches
 
     @pytest.fixture(autouse=True)
     def _unwritten_memory_is_nan():
@@ -113,7 +118,7 @@ else:
             for found, wanted in zip(gradients, expected_gradients, strict=True):
                 assert error(found, wanted, least) <= slack * GRADIENT[self.dtype]
 
-    @pytest.mark.parametrize("dtype", [F32, F64, F16])
+    @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize(
         "shape",
         [
@@ -128,13 +133,13 @@ else:
     def test_shapes(shape, dtype):
         Case(*shape, dtype).check()
 
-    @pytest.mark.parametrize("dtype", [F32, F64, F16])
+    @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 17, 3, 3, 2), (3, 2, 4, 130, 1)])
     def test_streamed(shape, dtype, streamed):
         Case(*shape, dtype).check()
         Case(*shape, dtype, reverse=True, vocabulary=4).check()
 
-    @pytest.mark.parametrize("dtype", [F32, F64, F16])
+    @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("hidden, proj", [(1, 1), (33, 7), (70, 66)])
     def test_projection(hidden, proj, dtype):
         Case(3, 3, 4, hidden, 2, dtype, proj=proj).check()

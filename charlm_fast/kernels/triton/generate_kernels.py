@@ -25,7 +25,8 @@ import triton
 import triton.language as tl
 
 from .cell_maths import cell_forward, load_gates
-from .draw import draw, rows_of, uniform
+from .draw import draw
+from .weights import rows_of, uniform
 
 
 @triton.jit

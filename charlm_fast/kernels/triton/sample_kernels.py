@@ -17,15 +17,12 @@ import triton
 import triton.language as tl
 
 from ..sampling import UNDERFLOW
-from .draw import (
+from .draw import concluded, draw, find, find_block
+from .weights import (
     across,
     base_of,
     cold_as_warm,
     columns,
-    concluded,
-    draw,
-    find,
-    find_block,
     load_logits,
     rows_of,
     scale,
