@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     study = open_study(setup.study, open_storage(setup.storage, setup.grace), 0)
     check_same(study, setup, corpus)
     before = len(study.get_trials(deepcopy=False))
-    if dead := end_dead_trials(study, setup.grace):
+    if dead := end_dead_trials(study, setup.grace, setup.storage):
         print(f"note: {dead} trials had been cut off; they count as failed and are tried again")
     used = min(len(devices), arguments.trials)
     print(
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     code = run_trials(setup, devices, arguments.trials, study)
-    end_dead_trials(study, setup.grace)
+    end_dead_trials(study, setup.grace, setup.storage)
     finished = finish(study, setup, test)
     return code or finished
 

@@ -69,7 +69,8 @@ def shortened(line):
 def test_the_commands_work_in_the_order_they_stand_in(monkeypatch, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "text").write_text(TEXT)
-    (tmp_path / "README.md").write_text(TEXT)
+    for name in ("README.md", "book.txt"):
+        (tmp_path / name).write_text(TEXT)
     for name in ("CHARLM_FAST_DATA", "CHARLM_FAST_TEST_DATA"):
         monkeypatch.setenv(name, str(tmp_path / "text"))
     monkeypatch.setenv("PYTHONPATH", str(Path(charlm_fast.__file__).parent.parent))

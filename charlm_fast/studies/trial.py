@@ -63,7 +63,7 @@ def run_trial(
     stream = hash((seed, place, os.getpid(), time.time_ns())) % (1 << 32)
     storage = _storage_of_worker(setup.storage, setup.grace)
     study = open_study(setup.study, storage, stream)
-    end_dead_trials(study, setup.grace)
+    end_dead_trials(study, setup.grace, setup.storage)
     trial = study.ask(distributions(setup.space))
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("pid", os.getpid())
