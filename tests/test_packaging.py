@@ -87,6 +87,7 @@ def test_wheel_without_kernels_on_request(tree: Path, tmp_path: Path) -> None:
     names, errors = wheel(tree, tmp_path, CHARLM_FAST_NATIVE="0")
     assert "CHARLM_FAST_NATIVE=0" in errors
     assert "charlm_fast/kernels/reference/lstm.py" in names
+    assert {"charlm_fast/page/page.html", "charlm_fast/lm/html/textview.js"} <= set(names)
     assert not [n for n in names if n.endswith(".so") or n.startswith(("tests", "csrc"))]
 
 
