@@ -1,10 +1,13 @@
 """Builds the two extension modules; everything else is in pyproject.toml.
 
 charlm_fast._C     the operations, against LibTorch's stable ABI
-charlm_fast._host  facts about the build and this machine, torch-free, through pybind11
+charlm_fast._host  facts about the build and this machine, torch-free
+
+Both keep to stable interfaces, so one build serves every Python from 3.10 and torch from 2.10 on.
 
 CHARLM_FAST_NATIVE=0   install without either: the reference backend serves
 CHARLM_FAST_CUDA=0|1   leave the CUDA kernels out, or fail without them
+CHARLM_FAST_DEBUG=1    with line tables for debuggers and profilers
 """
 
 import os
@@ -14,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT / "charlm_fast"))
@@ -76,21 +79,38 @@ def cuda_to_use(torch_cuda):
     return home, ""
 
 
+# The files that take longest to compile, longest first: ninja starts them in this order.
+SLOW = [
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx512/lstm", "avx512/steps", "avx512_bf16/lstm")),
+    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx2/lstm", "portable/lstm", "avx512/text")),
+]
+
+
+def longest_first(files):
+    return sorted(files, key=lambda f: SLOW.index(f) if f in SLOW else len(SLOW))
+
+
 def sources(*patterns):
     return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
 
 
 def extensions():
-    """(ext_modules, cmdclass)."""
+    """What setup() takes beside pyproject.toml: nothing where no kernels are to be compiled."""
     if os.environ.get("CHARLM_FAST_NATIVE") == "0":
         say("CHARLM_FAST_NATIVE=0, installing without the C++ kernels")
-        return [], {}
+        return {}
+    if sys.platform == "win32":
+        say(
+            "the C++ kernels do not compile on Windows, installing without them; "
+            "the slow reference backend serves (in WSL 2 they compile)"
+        )
+        return {}
     if find_compiler() is None:
         say(
             "no C++ compiler was found, installing without the C++ kernels; "
             "install g++ or clang++ and run pip again to get them"
         )
-        return [], {}
+        return {}
 
     import torch
 
@@ -103,14 +123,20 @@ def extensions():
         raise SystemExit(f"charlm_fast: CHARLM_FAST_CUDA=1, but {why_not}")
     say(f"building CPU kernels{' and CUDA kernels' if home else f'; no CUDA kernels: {why_not}'}")
 
-    from pybind11.setup_helpers import Pybind11Extension
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+    from torch.utils.cpp_extension import (
+        BuildExtension,
+        CppExtension,
+        CUDAExtension,
+        min_supported_cpython,
+    )
 
     headers = sources("csrc/**/*.h", "csrc/**/*.cuh")
-    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", STABLE_ABI]
+    # Python's own flags, which come first, ask for debug information.
+    debug = "-g1" if os.environ.get("CHARLM_FAST_DEBUG") == "1" else "-g0"
+    cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", debug, STABLE_ABI]
     extension, files, flags = (
         CppExtension,
-        ["csrc/binding.cpp", *sources("csrc/cpu/*.cpp")],
+        longest_first(["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")]),
         {"cxx": cxx},
     )
     if home is not None:
@@ -135,18 +161,18 @@ def extensions():
         "CHARLM_CUDA_ARCHITECTURES": os.environ.get("TORCH_CUDA_ARCH_LIST", "") if home else "",
         "CHARLM_SOURCE_HASH": source_hash(ROOT / "csrc"),
     }
-    host = Pybind11Extension(
+    host = Extension(
         "charlm_fast._host",
         sources("csrc/host/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        cxx_std=17,
+        extra_compile_args=["-std=c++17", "-fvisibility=hidden", debug],
         depends=headers,
         define_macros=[(name, f'"{value}"') for name, value in facts.items()],
+        py_limited_api=True,
     )
 
     class Build(BuildExtension):
         def build_extensions(self):
-            # The kernels' file suffix says that one build serves every Python; pybind11's does not.
             try:
                 super().build_extensions()
             except Exception as error:
@@ -155,10 +181,15 @@ def extensions():
                     "set CHARLM_FAST_NATIVE=0 to install without them"
                 ) from error
 
-    return [native, host], {"build_ext": Build}
+    # torch compiles for the limited API of this Python, which the wheel's name then promises.
+    oldest = f"cp3{int(min_supported_cpython, 16) >> 16 & 0xFF}"
+    return {
+        "ext_modules": [native, host],
+        "cmdclass": {"build_ext": Build},
+        "options": {"bdist_wheel": {"py_limited_api": oldest}},
+    }
 
 
 # Asked for metadata alone, setuptools need not know of torch or compilers.
 METADATA_ONLY = {"egg_info", "dist_info", "sdist"} & set(sys.argv)
-ext_modules, cmdclass = ([], {}) if METADATA_ONLY else extensions()
-setup(ext_modules=ext_modules, cmdclass=cmdclass)
+setup(**({} if METADATA_ONLY else extensions()))

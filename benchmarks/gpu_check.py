@@ -128,7 +128,7 @@ def stages(args: argparse.Namespace) -> list[Stage]:
         pytest = [PYTHON, "-m", "pytest", "-q", "--collect-only", "-m", "gpu", "tests"]
     return [
         stage(
-            "build", pip, 180, (lambda: modules_missing("pip", "setuptools", "ninja", "pybind11"),),
+            "build", pip, 180, (lambda: modules_missing("pip", "setuptools", "ninja"),),
             **({"TORCH_CUDA_ARCH_LIST": arch} if (arch := args.architectures) else {}),
             **({} if rehearse else {"CHARLM_FAST_CUDA": "1"}),  # without nvcc all would be skipped
         ),

@@ -6,7 +6,7 @@
 them the least that its own limit allows: products at the peak of the arithmetic units, memory at
 the speed of a copy, and the chain of steps, which no width shortens: a step streams the weights
 that a block keeps from its shared memory, or multiplies them by its rows at its share of the peak
-where that takes longer, and then hands h to the other blocks.
+where that takes longer, works out the cell, and then hands h to the other blocks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ class Device:
     tf32: float = 390e12
     bf16: float = 780e12
     shared: float = 128  # bytes a cycle
-    cluster: float = 0.3e-6  # a hand-over between the blocks of a cluster, with its barrier
-    grid: float = 1.0e-6  # between blocks of a grid, through L2
+    cluster: float = 0.5e-6  # a hand-over between the blocks of a cluster, with its barrier
+    grid: float = 1.2e-6  # between blocks of a grid, through L2
+    cell: float = 0.25e-6  # of a step: five exponentials and divisions, one after another
     launch: float = 2.0e-6  # of one kernel in a CUDA graph, with nothing to do
     draw: float = 1.5e-6  # of a character from 100 logits by one warp
     largest_cluster: int = 16
-    weights_of_block: int = 64 << 10  # as csrc/cuda/plan.cpp has it
+    weights_of_block: int = 232_448  # what fits the shared memory of a block
 
     def peak(self, kind: str) -> float:
         return {"fp32": self.fp32, "tf32": self.tf32, "bf16": self.bf16}[kind]
@@ -52,19 +53,20 @@ def recurrence(
     H: int, B: int, steps: int, kind: str, matrices: int = 1, device: Device = H200
 ) -> float:
     """Seconds of a chain of steps of one layer, or of all as a wavefront: then a block keeps the
-    weights of its input beside its own (2 matrices), and ``steps`` are T + L - 1."""
+    weights of its input beside its own (2 matrices), and ``steps`` are T + L - 1. Of all powers of
+    two, as many blocks share a row's steps as are fastest."""
     weights = 4 * H * H * element(kind) * matrices
-    group = 1
-    while weights > group * device.weights_of_block and 2 * group <= device.multiprocessors:
-        group *= 2
-    rows = -(-B // max(1, device.multiprocessors // group))
-    stream = weights / group / device.shared / device.clock
-    share = device.peak(kind) * group / device.multiprocessors
-    multiply = 2 * weights / element(kind) * rows / share
-    hand_over = 0.0 if group == 1 else device.grid
-    if 1 < group <= device.largest_cluster:
-        hand_over = device.cluster
-    return steps * (max(stream, multiply) + hand_over)
+    found = []
+    for group in (1 << k for k in range(device.multiprocessors.bit_length())):
+        if weights > group * device.weights_of_block and 2 * group <= device.multiprocessors:
+            continue
+        rows = -(-B // (device.multiprocessors // group))
+        stream = weights / group / device.shared / device.clock
+        share = device.peak(kind) * group / device.multiprocessors
+        multiply = 2 * weights / element(kind) * rows / share
+        hand_over = device.cluster if group <= device.largest_cluster else device.grid
+        found.append(max(stream, multiply) + (hand_over if group > 1 else 0.0))
+    return steps * (min(found) + device.cell)
 
 
 def step(row: dict[str, Any], device: Device = H200) -> dict[str, float]:
@@ -115,6 +117,7 @@ def generation(row: dict[str, Any], device: Device = H200) -> dict[str, float]:
     return {
         "weights": length * max(stream, multiply),
         "hand-overs": length * (L + 1) * device.cluster,
+        "cells": length * L * device.cell,
         "draws": length * draws,
         "launches": device.launch,
     }
@@ -167,9 +170,10 @@ Taken for granted of the {H200.name}: {H200.multiprocessors} multiprocessors at
 {H200.clock / 1e9:g} GHz; {H200.fp32 / 1e12:g} TFLOP/s in float32, {H200.tf32 / 1e12:g} in TF32 and
 {H200.bf16 / 1e12:g} in bfloat16; {H200.copy / 1e12:g} TB/s from memory; {H200.shared:g} bytes a
 cycle from shared memory; {H200.cluster * 1e6:g} µs to hand h over within a cluster and
-{H200.grid * 1e6:g} µs across a grid; {H200.launch * 1e6:g} µs for a launch in a CUDA graph;
-{H200.draw * 1e6:g} µs for a draw. The blocks of a layer keep
-{H200.weights_of_block >> 10} KiB of weights each, which is what csrc/cuda/plan.cpp aims at.
+{H200.grid * 1e6:g} µs across a grid; {H200.cell * 1e6:g} µs for the cell of a step;
+{H200.launch * 1e6:g} µs for a launch in a CUDA graph; {H200.draw * 1e6:g} µs for a draw. As many
+blocks share the steps of a row as are fastest, with up to {H200.weights_of_block >> 10} KiB of
+weights each.
 """
 
 

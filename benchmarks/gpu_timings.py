@@ -114,12 +114,16 @@ def on(name: str, build: Callable[[], Step]) -> Callable[[], Step]:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    """TF32 in products and in cuDNN's LSTM, which has it unless told otherwise, or in neither."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if allowed else "ieee"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
 
 
 def _train_step(parameters: list[nn.Parameter], loss: Callable[[], Tensor], gpu: bool) -> Step:

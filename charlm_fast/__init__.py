@@ -5,6 +5,7 @@ from .lm.model import CharLM
 from .nn import LSTM, LSTMCell
 from .nn.accelerate import accelerate
 from .ops import backends, use_backend
+from .training.simple import fit
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backends",
+    "fit",
     "functional",
     "use_backend",
 ]

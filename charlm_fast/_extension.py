@@ -12,7 +12,6 @@ import importlib.util
 import os
 import sys
 import warnings
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
@@ -28,12 +27,9 @@ def _built() -> tuple[Path, Path] | None:
     """The two modules of one build: operations, and facts."""
     installed = [Path(entry) / "charlm_fast" for entry in sys.path if entry]
     for folder in (_HERE, *(installed if _SOURCES.is_dir() else ())):
-        found = [
-            next((p for s in EXTENSION_SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
-            for name in ("_C", "_host")
-        ]
-        if found[0] is not None and found[1] is not None:
-            return found[0], found[1]
+        found = folder / "_C.abi3.so", folder / "_host.abi3.so"
+        if all(path.is_file() for path in found):
+            return found
     return None
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, NoReturn
 
+from . import terminal
+from .text.names import nearest
 from .training.machine import MISTAKES
 
 
@@ -18,13 +25,108 @@ class Terminated(BaseException):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser for people: errors of one line that suggest, hyphens for underscores.
 
-    def __init__(self, module: str, description: str) -> None:
-        super().__init__(prog=f"python -m {module}", description=description, allow_abbrev=False)
+    Args:
+        module: what ``python -m`` runs.
+        description: one line on what it does.
+        example: a command that works, shown by ``--help``.
+    """
+
+    def __init__(self, module: str, description: str, example: str = "") -> None:
+        name = f"python -m {module}"
+        if Path(sys.argv[0]).stem == "charlm":
+            name = f"charlm {module.removeprefix('charlm_fast.').replace('_', '-')}"
+        super().__init__(
+            prog=name,
+            usage="%(prog)s [flags]",
+            description=description,
+            epilog=f"example: {example}" if example else None,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; a flag that there is not is named before any that is missing."""
+        words = [self._known(str(word)) for word in (sys.argv[1:] if args is None else args)]
+        self._refuse_unknown(words)
+        return super().parse_args(words, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, unless :func:`parser_of` asks for the parser alone."""
+        if _wanted.get():
+            raise _Found(self)
+        return super().parse_known_args(args, namespace)
+
+    def _known(self, word: str) -> str:
+        """``--hidden-size`` as ``--hidden_size``, if that is a flag."""
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or name in self._option_string_actions:
+            return word
+        name = "--" + name[2:].replace("-", "_")
+        return name + equals + value if name in self._option_string_actions else word
+
+    def _refuse_unknown(self, words: list[str]) -> None:
+        for place, word in enumerate(words):
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            if not name.startswith("--") or name in self._option_string_actions:
+                continue
+            values = itertools.takewhile(lambda w: not w.startswith("-"), words[place + 1 :])
+            near = nearest(name.replace("-", "_"), self._flags())
+            hint = f"; did you mean --{near}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join([word, *values])}{hint}")
+
+    def _flags(self) -> list[str]:
+        return [name[2:] for name in self._option_string_actions if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+class _Found(Exception):
+    """A parser on its way to :func:`parser_of`."""
+
+
+_wanted: ContextVar[bool] = ContextVar("wanted", default=False)
+
+
+def parser_of(main: Callable[[Sequence[str]], int]) -> argparse.ArgumentParser:
+    """The parser of a command, which builds its own when it is called; nothing else of it runs."""
+    token = _wanted.set(True)
+    try:
+        main([])
+    except _Found as found:
+        parser: argparse.ArgumentParser = found.args[0]
+        return parser
+    finally:
+        _wanted.reset(token)
+    raise TypeError(f"{main.__module__}.main reads no arguments")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help that fits on fewer lines."""
+
+    def __init__(self, prog: str) -> None:
+        width = shutil.get_terminal_size((100, 24)).columns
+        super().__init__(prog, max_help_position=28, width=min(width, 110) - 2)
+
+
+@contextmanager
+def flags_named(**names: str) -> Iterator[None]:
+    """Errors about an argument of the library inside are about the flag of its name, or another.
+
+    Args:
+        names: the flag of an argument whose flag has another name.
+    """
+    try:
+        yield
+    except ValueError as error:
+        argument, colon, rest = str(error).partition(":")
+        if not colon or not argument.isidentifier():
+            raise
+        raise ValueError(f"--{names.get(argument, argument)}:{rest}") from error
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
@@ -33,18 +135,21 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     def one_line(message: Any, category: type[Warning], *_: Any) -> str:
         return f"warning: {message}\n"
 
+    warnings.formatwarning = one_line  # type: ignore[assignment]
+    with terminal.patient_streams():
+        code = _exit_code(main)
+    sys.exit(code)
+
+
+def _exit_code(main: Callable[[Sequence[str] | None], int]) -> int:
     def terminate(number: int, frame: Any) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows cleans up
         raise Terminated
 
-    warnings.formatwarning = one_line  # type: ignore[assignment]
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun's workers end at once
             signal.signal(signal.SIGTERM, terminate)
         code = main(None)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -59,4 +164,4 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
             raise
         print("error: not enough memory; choose smaller sizes", file=sys.stderr)
         code = 2
-    sys.exit(code)
+    return code

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from . import cli
+from . import cli, saved, terminal
 from .lm import generation
 from .lm.model import CharLM
 from .lm.temperatures import CAROL, FILE_WIDTH, Comparison, compare, draw_prime
-from .text.corpus import Corpus, Source, named_source
+from .text.corpus import Corpus, Source, find_source, named_source
 from .training import machine
 from .training.config import TEMPERATURES, TrainConfig
-from .training.setup import TEST_VARIABLE
+from .training.setup import TEST_VARIABLE, load_corpus
 
 LENGTH = 100
 
@@ -41,10 +41,11 @@ def find_test(patterns: Sequence[str]) -> Source:
 
 
 def show(comparison: Comparison, directory: Path | None) -> None:
+    if directory is not None:
+        comparison.save(directory)
     print(f"{comparison.heading()}\n")
     print(comparison.table(shutil.get_terminal_size((FILE_WIDTH, 24)).columns))
     if directory is not None:
-        comparison.save(directory)
         print(f"\nsaved: {directory} (diff_temp.txt, diff_temp.json)")
 
 
@@ -53,7 +54,8 @@ def check(temperatures: Sequence[float], length: int) -> None:
     if not temperatures:
         raise ValueError("--temperatures: got none, expected at least one")
     for temperature in temperatures:
-        generation.check_arguments(length, temperature, None, None, None)
+        with cli.flags_named(temperature="temperatures"):
+            generation.check_arguments(length, temperature, None, None, None)
 
 
 def train_and_compare(config: TrainConfig, train: Callable[[TrainConfig, str], int]) -> int:
@@ -61,8 +63,8 @@ def train_and_compare(config: TrainConfig, train: Callable[[TrainConfig, str], i
     check(config.temperatures, config.sample_len)
     test = find_test(config.test)
     # A text too short for a prime shows now, not after the training.
-    known = "bytes" if config.vocab == "bytes" else "printable"
-    draw_prime(Corpus.load(test, known), torch.Generator())
+    vocabulary = load_corpus(config, find_source(config.data), None).vocabulary
+    draw_prime(Corpus.load(test, vocabulary), torch.Generator())
     seed = config.seed if config.seed is not None else int.from_bytes(os.urandom(4), "little")
     name = config.name or free_name(Path(config.run_dir))
     code = train(dataclasses.replace(config, seed=seed, name=name), "diff_temp")
@@ -88,7 +90,11 @@ def free_name(parent: Path) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.Parser("charlm_fast.diff_temp", "Compare temperatures with a saved model.")
+    parser = cli.Parser(
+        "charlm_fast.diff_temp",
+        "Continue one prime at several temperatures with a saved model.",
+        "python -m charlm_fast.diff_temp --model runs/mine --temperatures 0.5 0.8 1.2",
+    )
     parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
     parser.add_argument(
         "--test",
@@ -102,6 +108,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         type=float,
         default=TEMPERATURES,
+        metavar="T",
         help="({})".format(" ".join(f"{t:g}" for t in TEMPERATURES)),
     )
     parser.add_argument("--length", type=int, default=LENGTH, help="characters to add (100)")
@@ -123,9 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     device = machine.device(arguments.device)
     test = find_test(arguments.test)
-    model = CharLM.from_pretrained(arguments.model).to(device)
+    model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
     show(compare(model, test, arguments.temperatures, arguments.length, seed), arguments.out)
-    return 0
+    return int(terminal.lost())
 
 
 if __name__ == "__main__":

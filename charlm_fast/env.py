@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 
 import torch
+from torch.torch_version import TorchVersion
 
-from charlm_fast import _extension
-from charlm_fast.ops.dispatch import backends
+from . import _extension, cli, terminal
+from .ops.dispatch import backends
+
+NEWEST_TESTED = "2.14.1"  # the newest torch of docs/versions.md
 
 
 def _version(package: str) -> str:
@@ -16,6 +20,15 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def torch_line() -> str:
+    """The installed torch, and whether it is newer than those that the tests have seen."""
+    line = f"{torch.__version__} (CUDA {torch.version.cuda or 'no'})"
+    release = TorchVersion(torch.__version__.partition("+")[0])  # 2.14.1+cpu is not newer
+    if release > NEWEST_TESTED:
+        line += f", newer than the newest tested ({NEWEST_TESTED})"
+    return line
 
 
 def report() -> list[tuple[str, str]]:
@@ -27,7 +40,7 @@ def report() -> list[tuple[str, str]]:
     lines = [
         ("charlm_fast", _version("charlm_fast")),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        ("torch", f"{torch.__version__} (CUDA {torch.version.cuda or 'no'})"),
+        ("torch", torch_line()),
         ("triton", _version("triton")),
         ("threads", f"{torch.get_num_threads()}"),
     ]
@@ -49,13 +62,15 @@ def report() -> list[tuple[str, str]]:
     return lines
 
 
-def main() -> None:
-    """Print the report."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report. Returns the exit code."""
+    cli.Parser("charlm_fast.env", "Say what this machine and this build offer.").parse_args(argv)
     lines = report()
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         print(f"{name:<{width}}  {value}")
+    return int(terminal.lost())
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cli
+from . import cli, saved, terminal
 from .lm.heatmap import ALTERNATIVES, surprisal_page
 from .lm.model import CharLM
 from .lm.scoring import read_text, score
@@ -16,7 +16,11 @@ from .training import machine
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.Parser("charlm_fast.evaluate", "Score a saved model on a text.")
+    parser = cli.Parser(
+        "charlm_fast.evaluate",
+        "Score a saved model on a text.",
+        "python -m charlm_fast.evaluate --model runs/mine --data test.txt --html surprisal.html",
+    )
     parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
     parser.add_argument(
         "--data",
@@ -29,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--window",
         type=int,
         metavar="W",
-        help="predict each W characters from the zero state (the state is carried through)",
+        help="start anew after each W characters (else the state is carried through the text)",
     )
     parser.add_argument(
         "--batch_size",
@@ -43,25 +47,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="also write a page that shows the surprisal of each character",
     )
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     device = machine.device(arguments.device)
-    model = CharLM.from_pretrained(arguments.model).to(device)
-    source = find_source(arguments.data)
-    corpus = read_text(model, source)
     if arguments.html is not None and Path(arguments.html).is_dir():
         raise ValueError(f"--html: {arguments.html} is a directory, expected a file's name")
-    scores = score(
-        model,
-        corpus.ids,
-        window=arguments.window,
-        batch_size=arguments.batch_size,
-        alternatives=min(ALTERNATIVES, model.vocab_size) if arguments.html is not None else 0,
-    )
+    model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
+    source = find_source(arguments.data)
+    corpus = read_text(model, source)
+    with cli.flags_named(ids="data"):
+        scores = score(
+            model,
+            corpus.ids,
+            window=arguments.window,
+            batch_size=arguments.batch_size,
+            alternatives=min(ALTERNATIVES, model.vocab_size) if arguments.html is not None else 0,
+        )
     result = scores.summary()
     print(f"text: {source.origin}")
     print(f"BPC: {result.bits_per_character:.4f}")
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         title = f"{arguments.model} on {source.origin}"
         write_text(arguments.html, surprisal_page(title, corpus, scores))
         print(f"saved: {arguments.html}")
-    return 0
+    return int(terminal.lost())
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ from typing import Any
 
 from . import cli
 from .training.config import SweepConfig, TrainConfig
+from .training.config_file import read_config
+from .training.init import OF_MODEL, with_init
 from .training.presets import PRESETS
 from .training.resume import resumed
 
 MODES = {
-    "default_train": "train one model with the settings below",
+    "default_train": "train one model with the settings below (without a mode, this)",
     "diff_temp": "train one model, then show one prime continued at several temperatures",
     "custom_train": "train many settings side by side and compare their BPC",
     "plot_loss": "draw the loss curves of several learning rates",
 }
+EXAMPLE = "python -m charlm_fast.train --data book.txt --preset fast --name mine"
+METAVARS = {int: "N", float: "X", str: "TEXT"}
 SWEEPS = ("custom_train", "plot_loss")
 
 
@@ -28,11 +32,13 @@ def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
 
 
 def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
-    """The mode, and the fields that a preset or a flag sets; flags go first.
+    """The mode, and the fields that a preset, a file or a flag sets; flags go first.
 
     They are fields of TrainConfig, and with a mode of :data:`SWEEPS` also of SweepConfig.
     """
-    parser = cli.Parser("charlm_fast.train", "Train a character-level LSTM language model.")
+    parser = cli.Parser(
+        "charlm_fast.train", "Train a character-level LSTM language model.", EXAMPLE
+    )
     group = parser.add_argument_group("mode")
     modes = group.add_mutually_exclusive_group()
     for mode, text in MODES.items():
@@ -43,28 +49,42 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
         help="settings that other flags override: "
         + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
     )
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings in TOML or JSON, such as a run's config.json; other flags override them",
+    )
     add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
     values = vars(parser.parse_args(argv))
-    mode, preset = values.pop("mode"), values.pop("preset")
-    if mode is None:
-        if preset is None and "resume" not in values:
-            parser.error(
-                f"one of the arguments {' '.join(f'--{name}' for name in MODES)} is required"
-            )
-        mode = "default_train"
-    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
-    if many and mode not in SWEEPS:
-        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+    mode, preset, file = values.pop("mode"), values.pop("preset"), values.pop("config")
     for name in ("data", "test", "temperatures"):
         if name in values:
             values[name] = tuple(values[name])
+    if file is not None:
+        if "resume" in values:
+            parser.error("argument --config: not allowed with --resume, which keeps the settings")
+        of_file, settings = read_config(file)
+        mode = mode or of_file or ""
+        values = {**settings, **values}
+    mode = mode or "default_train"
+    many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
+    if many and mode not in SWEEPS:
+        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
     if "resume" in values:
-        if preset is not None:
-            parser.error("argument --preset: not allowed with --resume, which keeps the settings")
+        for name, given in (("preset", preset), ("init", values.get("init"))):
+            if given is not None:
+                parser.error(
+                    f"argument --{name}: not allowed with --resume, which keeps the settings"
+                )
         if mode in SWEEPS:
             parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
         return resumed(values)
     settings = PRESETS[preset].settings if preset else {}
+    if values.get("init") is not None:
+        if mode in SWEEPS:
+            parser.error(f"argument --init: not allowed with --{mode}, only with a single run")
+        settings = {k: v for k, v in settings.items() if k not in OF_MODEL}
+        values = with_init(values)
     return mode, {**settings, **values}
 
 
@@ -83,7 +103,11 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
         if isinstance(field.default, bool):
             arguments["action"] = "store_true"
         else:
-            arguments.setdefault("type", type(field.default))
-            if field.default not in (None, ()):
+            kind = arguments.setdefault("type", type(field.default))
+            if "choices" not in arguments:
+                arguments.setdefault("metavar", METAVARS.get(kind))
+            if isinstance(field.default, tuple) and field.default:
+                arguments["help"] += f" ({' '.join(f'{value:g}' for value in field.default)})"
+            elif field.default not in (None, ()):
                 arguments["help"] += f" ({field.default})"
         groups[name].add_argument(f"--{field.name}", **arguments)

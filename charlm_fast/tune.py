@@ -14,7 +14,15 @@ from .flags import add_flags
 from .studies.pool import places
 from .studies.search import run_trials
 from .studies.search_space import DEFAULT_SPACE, parse_space, restricted
-from .studies.study import MISSING, Setup, check_same, end_dead_trials, open_storage, open_study
+from .studies.study import (
+    GRACE_SECONDS,
+    MISSING,
+    Setup,
+    check_same,
+    end_dead_trials,
+    open_storage,
+    open_study,
+)
 from .studies.study_report import finish
 from .text.corpus import Corpus, find_source
 from .training import machine
@@ -23,7 +31,7 @@ from .training.setup import test_source
 
 # What a trial decides for itself or has no use for.
 LEFT_OUT = (
-    *("n_epochs", "val_every", "name", "overwrite", "resume", "save_every", "tensorboard"),
+    *("n_epochs", "val_every", "name", "overwrite", "resume", "save_every", "tensorboard", "init"),
     *("print_every", "prime", "sample_len", "temperature", "temperatures"),
 )
 
@@ -32,6 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.tune",
         "Search for good hyperparameters. A hyperparameter that is given as a flag is fixed.",
+        "python -m charlm_fast.tune --data book.txt --trials 20 --hidden_size 128",
     )
     group = parser.add_argument_group("search")
     group.add_argument("--study", default="study", help="its name; one that exists goes on (study)")
@@ -51,6 +60,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--characters", type=int, default=3_000_000, help="that each trial reads (3000000)"
     )
+    group.add_argument(
+        "--grace",
+        type=int,
+        default=GRACE_SECONDS,
+        metavar="SECONDS",
+        help=f"without a sign of life, after which a trial's process counts as dead "
+        f"({GRACE_SECONDS})",
+    )
     add_flags(parser, [f for f in dataclasses.fields(TrainConfig) if f.name not in LEFT_OUT])
     return parser.parse_args(argv)
 
@@ -62,7 +79,7 @@ def setup_of(arguments: argparse.Namespace) -> Setup:
     for name in ("data", "test"):
         if name in given:
             given[name] = tuple(given[name])
-    for name in ("trials", "characters"):
+    for name in ("trials", "characters", "grace"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name}: got {getattr(arguments, name)}, expected at least 1")
     if arguments.timeout is not None and not arguments.timeout > 0:
@@ -80,8 +97,9 @@ def setup_of(arguments: argparse.Namespace) -> Setup:
     deadline = time.time() + (arguments.timeout or float("inf"))
     source = find_source(config.data)
     return Setup(
-        config, space, source, arguments.study, storage, path, arguments.characters, deadline
-    )
+        config, space, source, arguments.study, storage, path, arguments.characters, deadline,
+        arguments.grace,
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,11 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         raise ValueError(MISSING) from error
     setup.path.mkdir(parents=True, exist_ok=True)
-    study = open_study(setup.study, open_storage(setup.storage), 0)
+    study = open_study(setup.study, open_storage(setup.storage, setup.grace), 0)
     check_same(study, setup, corpus)
     before = len(study.get_trials(deepcopy=False))
-    if dead := end_dead_trials(study):
-        print(f"note: {dead} trials had been cut off and count as failed")
+    if dead := end_dead_trials(study, setup.grace):
+        print(f"note: {dead} trials had been cut off; they count as failed and are tried again")
     used = min(len(devices), arguments.trials)
     print(
         f"study: {setup.study} in {setup.storage}, {before} trials so far, "
@@ -110,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     code = run_trials(setup, devices, arguments.trials, study)
+    end_dead_trials(study, setup.grace)
     finished = finish(study, setup, test)
     return code or finished
 

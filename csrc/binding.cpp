@@ -7,11 +7,12 @@
 #include <exception>
 #include <string>
 
-#include "cpu/generation.h"
-#include "cpu/isa.h"
-#include "cpu/lstm.h"
-#include "cpu/sample_args.h"
-#include "cpu/steps.h"
+#include "cpu/isa/isa.h"
+#include "cpu/lstm/lstm.h"
+#include "cpu/steps/steps.h"
+#include "cpu/text/args.h"
+#include "cpu/text/generation.h"
+#include "cpu/text/loss.h"
 
 namespace {
 

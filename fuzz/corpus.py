@@ -10,6 +10,7 @@ import torch
 
 from charlm_fast.text import corpus as module
 from charlm_fast.text.corpus import Corpus, find_source
+from charlm_fast.text.encoding import SAMPLE, encoding_of, errors_of
 from charlm_fast.text.vocab import NAMES, SURROGATES
 
 from .reader import Reader
@@ -19,7 +20,8 @@ warnings.simplefilter("ignore")  # on characters that were dropped
 
 def expected_text(content: bytes) -> str:
     """What a file says, by one call to the codec."""
-    text = content.decode("utf-8-sig", "surrogateescape")
+    name = encoding_of(content[:SAMPLE])
+    text = content.decode(name, errors_of(name))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -6,8 +6,9 @@ from charlm_fast.flags import parse, parse_flags
 from charlm_fast.training.config import SweepConfig, TrainConfig
 
 
-def test_defaults_are_those_of_the_reference():
-    mode, config = parse(["--default_train"])
+@pytest.mark.parametrize("argv", [[], ["--default_train"]])
+def test_defaults_are_those_of_the_reference(argv):
+    mode, config = parse(argv)
     assert mode == "default_train"
     assert config == TrainConfig()
     assert (config.n_epochs, config.hidden_size, config.n_layers) == (3000, 128, 2)
@@ -22,12 +23,15 @@ def test_every_field_is_a_flag():
         "lr": 0.1,
         "chunk_len": 5,
         "batch_size": 3,
+        "accumulate": 2,
         "stateful": True,
         "seed": 11,
         "schedule": "cosine",
         "warmup": 5,
         "lr_end": 0.1,
         "clip": 1.0,
+        "beta1": 0.8,
+        "beta2": 0.99,
         "weight_decay": 0.01,
         "ema": 0.99,
         "val_fraction": 0.1,
@@ -58,7 +62,7 @@ def test_every_field_is_a_flag():
         "precision": "bfloat16",
         "recompute": True,
     }
-    assert given.keys() | {"resume"} == {f.name for f in dataclasses.fields(TrainConfig)}
+    assert given.keys() | {"resume", "init"} == {f.name for f in dataclasses.fields(TrainConfig)}
     argv = ["--default_train"]
     for name, value in given.items():
         argv.append(f"--{name}")
@@ -96,20 +100,23 @@ def test_help_groups_the_flags(capsys):
     assert "learning rate (0.005)" in out
     for field in dataclasses.fields(TrainConfig):
         assert f"--{field.name}" in out
+    assert "(0.1 0.5 1 2)" in out and out.startswith("usage: python -m charlm_fast.train [flags]\n")
+    assert "\nexample: python -m charlm_fast.train --data book.txt" in out
+    assert len(out.splitlines()) < 120
 
 
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (
-            [],
-            "one of the arguments --default_train --diff_temp --custom_train --plot_loss is required",
-        ),
         (["--default_train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
         (["--default_train", "--vocab", "words"], "argument --vocab: invalid choice: 'words'"),
         (["--plot_loss", "--resume", "x"], "--resume: not allowed with --plot_loss"),
         (["--default_train", "--jobs", "2"], "--jobs goes with --custom_train and --plot_loss"),
-        (["--default_train", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (
+            ["--default_train", "--epochs", "3"],
+            "unrecognized arguments: --epochs 3; did you mean --n_epochs?",
+        ),
+        (["--resume", "x", "--init", "y"], "argument --init: not allowed with --resume"),
     ],
 )
 def test_bad_flags_are_one_line(argv, message, capsys):
@@ -131,6 +138,16 @@ def test_bad_flags_are_one_line(argv, message, capsys):
         ("lr", 0.0),
         ("lr", float("nan")),
         ("threads", 0),
+        ("hidden_size", 0),
+        ("n_layers", 0),
+        ("accumulate", 0),
+        ("beta2", 1.0),
+        ("dropout", 1.0),
+        ("output_dropout", -0.5),
+        ("sample_len", -1),
+        ("temperature", -1.0),
+        ("temperatures", (1.0, float("nan"))),
+        ("vocab", "data "),
         ("seed", -1),
         ("seed", 1 << 63),
         ("name", ""),

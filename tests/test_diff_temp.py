@@ -142,9 +142,9 @@ def test_the_table_keeps_to_its_width():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--temperatures", "1", "-2"], "^temperature: got -2"),
-        (["--temperatures", "nan"], "^temperature: got nan"),
-        (["--sample_len", "-1"], "^length: got -1"),
+        (["--temperatures", "1", "-2"], "^--temperatures: got -2"),
+        (["--temperatures", "nan"], "^--temperatures: got nan"),
+        (["--sample_len", "-1"], "^--sample_len: got -1"),
         (["--test", "short.txt"], "^--test: got 3 characters"),
     ],
 )
@@ -160,8 +160,8 @@ def test_a_mistake_shows_before_the_training(arguments, message, tmp_path):
     [
         (["--seed", "-1"], "^--seed: got -1"),
         (["--threads", "0"], "^--threads: got 0"),
-        (["--temperatures", "inf"], "^temperature: got inf"),
-        (["--length", "-1"], "^length: got -1"),
+        (["--temperatures", "inf"], "^--temperatures: got inf"),
+        (["--length", "-1"], "^--length: got -1"),
     ],
 )
 def test_mistakes_with_a_saved_model(arguments, message):

@@ -14,7 +14,7 @@ from charlm_fast.ops import dispatch
 
 
 def test_report_names_every_backend(capsys: pytest.CaptureFixture[str]) -> None:
-    env.main()
+    assert env.main([]) == 0
     printed = capsys.readouterr().out
     for name in dispatch.MODULES:
         assert f"backend {name}" in printed
@@ -34,6 +34,24 @@ def test_report_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["CPU kernels"] == f"missing: {reason}"
     assert lines["backend cpu"] == reason
     assert lines["backend reference"] == "available"
+
+
+@pytest.mark.parametrize(
+    ("version", "newer"),
+    [
+        (env.NEWEST_TESTED, False),
+        (f"{env.NEWEST_TESTED}+cpu", False),
+        ("2.10.0", False),
+        ("2.99.0+cu140", True),
+        ("3.0.0.dev20270101", True),
+    ],
+)
+def test_a_torch_that_no_test_has_seen_is_named(
+    monkeypatch: pytest.MonkeyPatch, version: str, newer: bool
+) -> None:
+    monkeypatch.setattr(env.torch, "__version__", version)
+    said = f"newer than the newest tested ({env.NEWEST_TESTED})" in dict(env.report())["torch"]
+    assert said == newer
 
 
 def test_kernels_built_from_other_sources_are_refused(
@@ -77,3 +95,10 @@ def test_runs_as_a_module() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "backend reference available" in " ".join(done.stdout.split())
+
+
+def test_a_flag_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        env.main(["--bogus"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --bogus" in capsys.readouterr().err

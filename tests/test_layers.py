@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "charlm_fast"
 
 # A room may import the rooms above it in this list. What begins with an underscore knows none.
-ROOMS = ("kernels", "ops", "nn", "text", "lm", "training", "studies")
+ROOMS = ("kernels", "ops", "nn", "text", "lm", "training", "studies", "integrations")
 # text reads and writes characters: it has no use for kernels.
 APART = {"text": ("kernels", "ops", "nn")}
 BACKENDS = ("kernels.native", "kernels.reference", "kernels.triton")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -83,12 +84,93 @@ def test_wheel_without_a_compiler_says_so_and_works(tree: Path, tmp_path: Path) 
     assert "backend reference  available" in env.stdout
 
 
-def test_wheel_without_kernels_on_request(tree: Path, tmp_path: Path) -> None:
-    names, errors = wheel(tree, tmp_path, CHARLM_FAST_NATIVE="0")
+@pytest.fixture(scope="module")
+def pure_wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our wheel without kernels."""
+    out = tmp_path_factory.mktemp("wheel")
+    names, errors = wheel(tree, out, CHARLM_FAST_NATIVE="0")
     assert "CHARLM_FAST_NATIVE=0" in errors
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_wheel_without_kernels_on_request(pure_wheel: Path) -> None:
+    names = zipfile.ZipFile(pure_wheel).namelist()
+    assert pure_wheel.name.endswith("-py3-none-any.whl")
     assert "charlm_fast/kernels/reference/lstm.py" in names
     assert {"charlm_fast/page/page.html", "charlm_fast/lm/html/textview.js"} <= set(names)
+    assert {"charlm_command.py", "charlm_fast/py.typed", "charlm_fast/_C.pyi"} <= set(names)
     assert not [n for n in names if n.endswith(".so") or n.startswith(("tests", "csrc"))]
+
+
+def stub(name: str, version: str) -> dict[str, str]:
+    """The files of a distribution without content."""
+    folder = f"{name}-{version}.dist-info"
+    return {
+        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{folder}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{folder}/RECORD": "",
+    }
+
+
+def with_upper_bound(path: Path, folder: Path) -> Path:
+    """A copy of our wheel that asks for an older torch."""
+    bounded = folder / path.name
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bounded, "w") as new:
+        for name in old.namelist():
+            text = old.read(name)
+            if name.endswith("/METADATA"):
+                assert b"Requires-Dist: torch>=2.10\n" in text
+                text = text.replace(b"torch>=2.10\n", b"torch<2.14,>=2.10\n")
+            new.writestr(name, text)
+    return bounded
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_an_installed_newer_torch_stays(pure_wheel: Path, tmp_path: Path, bounded: bool) -> None:
+    """pip, offered an older torch beside a newer one that is installed; with a bound it takes it."""
+    pytest.importorskip("pip")
+    installed, offered = tmp_path / "installed", tmp_path / "offered"
+    offered.mkdir()
+    for name in ("torch", "triton"):
+        for file, text in stub(name, "99.0").items():
+            (installed / file).parent.mkdir(parents=True, exist_ok=True)
+            (installed / file).write_text(text)
+        with zipfile.ZipFile(offered / f"{name}-2.13.0-py3-none-any.whl", "w") as made:
+            for file, text in stub(name, "2.13.0").items():
+                made.writestr(file, text)
+    ours = with_upper_bound(pure_wheel, tmp_path) if bounded else pure_wheel
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", "--quiet"]
+        + ["--upgrade-strategy", "only-if-needed", "--report", "-"]
+        + ["--find-links", str(offered), str(ours)],
+        env=environment | {"PYTHONPATH": str(installed), "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    taken = {i["metadata"]["name"] for i in json.loads(done.stdout)["install"]}
+    assert taken - {"charlm_fast"} == ({"torch"} if bounded else set())
+
+
+def test_on_windows_the_install_goes_on_without_kernels(tree: Path) -> None:
+    code = """
+import runpy, setuptools, sys
+setuptools.setup = lambda **arguments: print(arguments)
+import charlm_build
+sys.platform, sys.argv = "win32", ["setup.py", "bdist_wheel"]
+print(charlm_build.get_requires_for_build_wheel())
+runpy.run_path("setup.py")
+"""
+    done = run(code, tree)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n{}\n"
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        "charlm_fast: the C++ kernels do not compile on Windows, installing without them; "
+        "the slow reference backend serves (in WSL 2 they compile)"
+    )
 
 
 def test_cuda_on_request_fails_where_it_cannot_be(tree: Path, tmp_path: Path) -> None:
@@ -119,12 +201,15 @@ import charlm_build
 print(charlm_build.get_requires_for_build_wheel(), charlm_build.get_requires_for_build_editable())
 charlm_build._site_packages = lambda: []
 print(charlm_build.get_requires_for_build_wheel())
+os.environ["CHARLM_FAST_NATIVE"] = "0"
+print(charlm_build.get_requires_for_build_wheel())
 """
     done = run(code, tree)
     assert done.returncode == 0, done.stderr
-    here, elsewhere = done.stdout.splitlines()
+    here, elsewhere, without_kernels = done.stdout.splitlines()
     assert here == "[] []"
-    assert elsewhere.startswith("['torch>=")
+    assert elsewhere == "['torch>=2.10']"
+    assert without_kernels == "[]"
 
 
 def test_the_build_asks_for_the_torch_that_the_package_does() -> None:

@@ -1,3 +1,4 @@
+import math
 import sys
 
 import matplotlib.figure
@@ -48,23 +49,51 @@ def test_at_most_ten_curves_a_figure(tmp_path, figures):
     assert [label for labels in legends for label in labels] == list(curves)
     for figure in figures:
         axes = figure.axes[0]
-        assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "loss (nats per character)"
+        assert axes.get_xlabel() == "epoch" and axes.get_ylabel() == "bits per character"
         assert len({line.get_color() for line in axes.get_lines()}) == len(axes.get_lines())
 
 
-def test_a_long_curve_is_its_mean_over_ten_points_with_the_points_behind(tmp_path, figures):
-    epochs, losses = list(range(100)), [float(k % 2) for k in range(100)]
+def test_a_long_curve_is_its_centred_mean_with_the_points_behind(tmp_path, figures):
+    epochs, losses = list(range(100)), [math.log(2) * k for k in range(100)]
+    losses[50] += math.log(2)
     plot_losses(tmp_path / "loss.png", {"a": (epochs, losses)})
     faint, mean = figures[0].axes[0].get_lines()
-    assert list(faint.get_ydata()) == losses and faint.get_alpha() < 0.5
-    assert list(mean.get_ydata())[9:] == [0.5] * 91
-    assert smoothed([1, 2, 3], [2, 4, 9])[1] == [2, 3, 5]
+    bits = [loss / math.log(2) for loss in losses]
+    assert list(faint.get_ydata()) == bits and faint.get_alpha() < 0.5
+    # On a straight line it lies on it, from the first point to the last.
+    expected = [k + (45 <= k <= 55) / 11 for k in range(100)]
+    assert list(mean.get_ydata()) == pytest.approx(expected)
+    assert smoothed([1, 2, 3], [2, 4, 9])[1] == [2, 5, 9]
+    assert "mean of 11" in figures[0].axes[0].get_legend().get_title().get_text()
+
+
+def test_the_validation_has_a_curve_with_a_name(tmp_path, figures):
+    losses = [3 * math.log(2), 2 * math.log(2)]
+    plot_losses(
+        tmp_path / "loss.png", {"run": ([1, 2], losses)}, validations={"held": [(1, 3.5), (2, 2.5)]}
+    )
+    training, validation = figures[0].axes[0].get_lines()
+    assert list(training.get_ydata()) == pytest.approx([3, 2])
+    assert list(validation.get_ydata()) == [3.5, 2.5] and validation.get_label() == "held"
+
+
+def test_equal_curves_are_one_line_with_all_their_names(tmp_path, figures):
+    curve = ([1, 2], [3.0, 2.0])
+    plot_losses(tmp_path / "loss.png", {"a": curve, "b": ([1, 2], [4.0, 2.0]), "c": curve})
+    axes = figures[0].axes[0]
+    assert [line.get_label() for line in axes.get_lines()] == ["a\n= c", "b"]
 
 
 def test_scores(tmp_path, figures):
     plot_scores(tmp_path / "bpc.png", {"best": [2.0, 2.2], "other": [2.5]})
     axes = figures[0].axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["best", "other"]
+    notes = [text.get_text() for text in axes.texts]
+    assert notes == ["mean 2.100", "2.500"]  # of one score there is no mean
+    figure = figures[0]
+    figure.canvas.draw()
+    for text in axes.texts:
+        assert text.get_window_extent().x1 < axes.get_window_extent().x1
     assert axes.yaxis_inverted() and "bits per character" in axes.get_xlabel()
     assert sorted(map(tuple, axes.collections[0].get_offsets().data)) == [
         (2, 0),

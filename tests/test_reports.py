@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -53,7 +54,8 @@ def test_without_tensorboard(monkeypatch, tmp_path):
 def test_validation_is_told_and_kept(tmp_path, capsys):
     train(settings(tensorboard=False))
     out = capsys.readouterr().out
-    assert "(10)] validation BPC " in out and "best validation BPC: " in out
+    assert re.search(r"epoch 10 of 20 \(50%\): [\d.]+ bits per character, validation\n", out)
+    assert "best validation: " in out
     rows = (tmp_path / "runs/one/validation.csv").read_text().splitlines()
     assert rows[0] == "epoch,bpc,seconds" and [r.split(",")[0] for r in rows[1:]] == ["10", "20"]
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -134,7 +135,8 @@ def test_plot_loss(capsys):
     for column, folder in ((1, "01-lr0.01-seed3"), (2, "02-lr0.001-seed3")):
         with open(f"runs/p/{folder}/metrics.csv", newline="") as file:
             assert [r["loss"] for r in csv.DictReader(file)] == [r[column] for r in found[1:]]
-    end = statistics.fmean(float(row[1]) for row in found[1:])  # less than 200 epochs
+    end = statistics.fmean(float(row[1]) for row in found[1:]) / math.log(2)
+    assert "mean loss of the last 20 epochs (bits per character)" in out
     assert re.search(rf"^ +lr 0.01  {end:.4f}$", out, re.MULTILINE)
     assert Path("runs/p/loss.png").read_bytes().startswith(b"\x89PNG")
     assert not Path("experiment_logs.csv").exists()
@@ -178,7 +180,7 @@ def test_a_flag_that_each_setting_overrules_is_named(capsys):
         ("--custom_train --chunk_len 99999", "^text: got 2120 characters"),
         ("--custom_train --device abacus", "^--device: abacus"),
         ("--custom_train --grid hidden_size=8,999999999", "^hidden_size 999999999: .* smaller"),
-        ("--custom_train --grid dropout=2", "^dropout 2: dropout: got 2.0"),
+        ("--custom_train --grid dropout=2", "^--grid: --dropout: got 2.0"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(argv, message, tmp_path):

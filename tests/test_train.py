@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import re
 import signal
 import subprocess
@@ -115,7 +116,7 @@ def test_a_seed_decides_everything(dropout, capsys):
     train(small(dropout=dropout))
     torch.rand(1)
     train(small(dropout=dropout, name="two"))
-    clock = re.compile(r"^\[\d+m \d+s ", re.MULTILINE)
+    clock = re.compile(r"^\[\d+m \d+s\]", re.MULTILINE)
     one, two = (clock.sub("[", Path(f"runs/{n}/samples.txt").read_text()) for n in ("one", "two"))
     assert one == two
     assert weights("one") == weights("two")
@@ -146,7 +147,10 @@ def test_files_and_printout(tmp_path, capsys):
     assert [row["epoch"] for row in rows] == ["5", "10", "15", "20", "25"]
     assert all(0 < float(row["loss"]) < 5 and float(row["seconds"]) >= 0 for row in rows)
     samples = (run / "samples.txt").read_text()
-    assert samples.startswith("[0m ") and " (10 40%) " in samples and " (20 80%) " in samples
+    assert re.match(
+        r"\[0m \ds\] epoch 10 of 25 \(40%\): [\d.]+ bits per character, training\n", samples
+    )
+    assert " epoch 20 of 25 (80%): " in samples
     assert "\nA" in samples
     config = json.loads((run / "config.json").read_text())
     assert config["n_epochs"] == 25 and config["seed"] == 3 and config["mode"] == "default_train"
@@ -155,9 +159,12 @@ def test_files_and_printout(tmp_path, capsys):
     model = CharLM.from_pretrained(run / "model")
     bits = evaluate(model, model.vocabulary.encode(TEXT[:300])).bits_per_character
     assert f"BPC: {bits:.4f} (test (--test), 299 characters)" in out
-    assert f"min loss: {min(float(r['loss']) for r in rows):.4f}" in out
+    low = min(float(r["loss"]) for r in rows) / math.log(2)
+    (line,) = (s for s in out if s.startswith("lowest training loss: "))
+    assert float(line.split()[3]) == pytest.approx(low, abs=1e-4)
     assert any(line.startswith("time: ") and line.endswith(" characters/s") for line in out)
-    assert out[-1].startswith("saved: runs/one ")
+    assert out[-2].startswith("saved: runs/one ")
+    assert out[-1] == "next: python -m charlm_fast.generate --model runs/one"
 
 
 def test_test_text_of_the_environment(tmp_path, monkeypatch, capsys):
@@ -210,10 +217,10 @@ def test_other_vocabularies(vocab, size):
         ({"test": ("absent",)}, "^--test: there is no file absent"),
         ({"chunk_len": 10**6}, "^text: got .* expected at least 1000001"),
         ({"device": "abacus"}, "^--device: abacus"),
-        ({"temperature": -1.0}, "^temperature: got -1"),
+        ({"temperature": -1.0}, "^--temperature: got -1"),
         ({"prime": ""}, "^--prime: no character"),
         ({"hidden_size": 10**12}, "choose smaller sizes"),
-        ({"dropout": 2.0}, "^dropout"),
+        ({"dropout": 2.0}, "^--dropout"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(changes, message, tmp_path):

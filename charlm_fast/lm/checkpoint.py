@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from ..text.files import write_tensors, write_text
+from ..text.names import file_meant
 from ..text.network import can_find
 from ..text.vocab import Vocabulary
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+IN_RUN = "model"  # the folder of the model in a training run's
 FORMAT = 1
 MAX_CONFIG_BYTES = 64 << 20  # a vocabulary of all of Unicode takes 13 MB
 MAX_WEIGHTS_BYTES = 16 << 30  # of a download; 2000 units in 100 layers take 13 GB
@@ -76,19 +78,79 @@ def save(
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"directory: {directory} is a file; name another place for the model")
+    check_tensors(config, tensors)
     write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
     text = json.dumps({"model_type": "charlm_fast", "format": FORMAT, **config}, indent=2)
     write_text(directory / CONFIG, text + "\n")
+    write_card(directory, config, notes)
+
+
+def write_card(directory: Path, config: dict[str, Any], notes: str) -> None:
+    """Write the model card alone."""
     notes = f"\n{notes.strip()}\n" if notes.strip() else ""
     write_text(directory / CARD, MODEL_CARD.format(notes=notes, **config))
+
+
+def check_tensors(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError unless :func:`read_tensors` will take what is about to be written."""
+    sizes = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
+    expected = expected_shapes(**{key: config[key] for key in sizes})
+    extra, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
+    if extra or missing:
+        raise ValueError(f"model: {_how_to_mend(extra, missing)}; nothing was written")
+    for name, tensor in tensors.items():
+        if list(tensor.shape) != expected[name]:
+            raise ValueError(
+                f"model: {name} has the shape {list(tensor.shape)}, expected {expected[name]} of "
+                "the sizes that the model was made with; make a model of the sizes it has now"
+            )
+        if tensor.is_meta:
+            raise ValueError(f"model: {name} is on the meta device and has no values; load them")
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES.values()):
+        raise ValueError(
+            f"model: it has tensors of {', '.join(sorted(str(d)[6:] for d in dtypes))}, expected "
+            "one floating type for all; convert it, such as with model.float()"
+        )
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        other = owners.setdefault(tensor.data_ptr(), name)
+        if other != name:
+            raise ValueError(
+                f"model: {name} is the same tensor as {other}, expected one for each name; give it "
+                "its own with .data = .data.clone()"
+            )
+
+
+def _how_to_mend(extra: set[str], missing: set[str]) -> str:
+    """What is wrong with the names of a model's tensors, and what makes them right."""
+    names = ", ".join(sorted(extra or missing)[:3])
+    if any(name.endswith("_orig") for name in extra):
+        return f"it is pruned ({names}); make that final with torch.nn.utils.prune.remove"
+    if any(".parametrizations." in name or name.endswith(("_g", "_v")) for name in extra):
+        return (
+            f"it is parametrized ({names}); make that final with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
+    if missing == {"decoder.bias"}:
+        return "its decoder has no bias; give it one of zeros"
+    if extra:
+        return (
+            f"it has more tensors than a CharLM ({names}); take them out, or keep them and its "
+            "state_dict in a file of your own"
+        )
+    return f"it lacks {names}; put back a module of the kind that was there"
 
 
 def locate(name: str | os.PathLike[str]) -> Path:
     """The directory of a model: a local one, or a download from the Hugging Face Hub.
 
-    Only a name of the form ``user/model`` that is no local path is looked for on the Hub.
+    A training run's folder stands for the model in it. Only a name of the form ``user/model`` that
+    is no local path is looked for on the Hub.
     """
     directory = Path(name)
+    if (directory / IN_RUN / WEIGHTS).is_file() and not (directory / WEIGHTS).is_file():
+        return directory / IN_RUN
     if directory.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
         return directory
     offline = False
@@ -140,6 +202,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         what = "has no config.json" if directory.is_dir() else "is not a directory"
         raise CheckpointError(
             f"model: {directory} {what}; expected a directory written by save_pretrained"
+            f"{file_meant(str(directory))}"
         )
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; it is not ours")

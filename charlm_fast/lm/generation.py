@@ -8,6 +8,7 @@ ends the work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .. import ops
+from ..ops.checks import check_integer
 from ..ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
 from ..text.vocab import Vocabulary
+from .stepping import step_by_step
 from .stop_strings import encode_stops, find
 
 State = tuple[Tensor, Tensor]
@@ -36,6 +39,10 @@ class Writer(Protocol):
     decoder: Any  # nn.Linear
     vocabulary: Vocabulary | None
 
+    def fuses(self) -> bool:
+        """Whether these modules are plain, so that their weights say all."""
+        ...
+
     def check_ids(self, name: str, ids: Tensor) -> None:
         """Raise unless ids are int64 in [0, V)."""
 
@@ -46,8 +53,8 @@ class Writer(Protocol):
 
 def block_size(model: Writer) -> int:
     """Characters of a block over all rows, 20,000 at the default sizes."""
-    work = sum(p.numel() for p in (*model.lstm.parameters(), model.decoder.weight))
-    return max(STREAM_BLOCK, BLOCK_WORK // work)
+    work = sum(p.numel() for m in (model.lstm, model.decoder) for p in m.parameters())
+    return max(STREAM_BLOCK, BLOCK_WORK // max(1, work))
 
 
 def check_arguments(
@@ -60,8 +67,7 @@ def check_arguments(
     offset: int = 0,
 ) -> None:
     """Raise ValueError for what :func:`generate` would refuse, before any work is done."""
-    if type(length) is not int or length < 0:
-        raise ValueError(f"length: got {length!r}, expected an integer of at least 0")
+    check_integer("length", length, 0)
     if not isinstance(temperature, Tensor):
         check_temperature_number(temperature)
     check_filters(top_k, top_p, min_p)
@@ -99,23 +105,30 @@ def blocks(
                 f"prime: row {row} has shape {list(prime.shape)}, expected ids (P,) with P > 0"
             )
         model.check_ids("ids", prime)
-    embedding, head = model.encoder.weight, model.decoder
-    weights = []
-    for w_ih, w_hh, b_ih, b_hh in model.lstm.all_weights:
-        weights += [w_ih, w_hh, b_ih + b_hh]
+    length, offset = int(length), int(offset)
     h, c = model.initial_state(len(primes), state)
-    if primes:
-        prompts = pad_sequence([prime.to(embedding.device) for prime in primes])
+    write: Any
+    if model.fuses():
+        weights = []
+        for w_ih, w_hh, b_ih, b_hh in model.lstm.all_weights:
+            weights += [w_ih, w_hh, b_ih + b_hh]
+        head = model.decoder
+        write = partial(ops.generate, model.encoder.weight, weights, head.weight, head.bias)
     else:
-        prompts = torch.zeros(1, 0, dtype=torch.int64, device=embedding.device)
-    lengths: Tensor | None = torch.tensor([len(prime) for prime in primes], dtype=torch.int64)
+        write = partial(step_by_step, model)
+    if primes:
+        prompts = pad_sequence([prime.to(h.device) for prime in primes])
+    else:
+        prompts = torch.zeros(1, 0, dtype=torch.int64, device=h.device)
+    lengths: Tensor | None = torch.tensor(
+        [len(prime) for prime in primes], dtype=torch.int64, device="cpu"
+    )
     seed = draw_seed() if seed is None else seed
     steps = max(1, (block or block_size(model)) // max(1, len(primes)))
     for start in range(0, max(1, length), steps):
-        ids, logprobs, h, c = ops.generate(
-            embedding, weights, head.weight, head.bias, h, c, prompts, min(steps, length - start),
-            temperature, lengths=lengths, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed,
-            offset=offset + start,
+        ids, logprobs, h, c = write(
+            h, c, prompts, min(steps, length - start), temperature, lengths=lengths, top_k=top_k,
+            top_p=top_p, min_p=min_p, seed=seed, offset=offset + start,
         )  # fmt: skip
         prompts, lengths = ids[-1:], None
         yield ids, logprobs, (h, c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,13 @@ from .. import ops
 from ..nn.masks import mask_like
 from ..nn.modules import LSTM
 from ..nn.recompute import in_segments
+from ..ops.checks import check_integer
 from ..ops.dispatch import lstm_keeps_bfloat16
+from ..ops.registration import nothing_watches
 from ..text.vocab import Vocabulary
 from . import checkpoint
+from .children import Children, transformed
+from .following import next_characters
 from .writing import Prime, State, write
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
@@ -60,13 +64,14 @@ class CharLM(nn.Module):
         vocabulary: Vocabulary | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (
-            ("vocab_size", vocab_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ):
-            if type(size) is not int or size < 1:
-                raise ValueError(f"{name}: got {size!r}, expected an integer of at least 1")
+        vocab_size, hidden_size, num_layers = (
+            check_integer(name, size, 1)
+            for name, size in (
+                ("vocab_size", vocab_size),
+                ("hidden_size", hidden_size),
+                ("num_layers", num_layers),
+            )
+        )
         count = 2 * vocab_size * hidden_size + 8 * num_layers * hidden_size * (hidden_size + 1)
         if count > MAX_PARAMETERS:
             raise ValueError(
@@ -96,6 +101,7 @@ class CharLM(nn.Module):
         self.output_dropout = output_dropout
         self.tie_weights = tie_weights
         self.vocabulary = vocabulary
+        self._children = Children()
         self.encoder = nn.Embedding.from_pretrained(
             torch.empty(vocab_size, hidden_size), freeze=False
         )
@@ -106,6 +112,10 @@ class CharLM(nn.Module):
         self.decoder = nn.Linear(hidden_size, vocab_size)
         if tie_weights:
             self.decoder.weight = self.encoder.weight
+
+    if TYPE_CHECKING:  # nn.Module's call is typed Any
+
+        def __call__(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]: ...
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits of the character after each one.
@@ -121,8 +131,20 @@ class CharLM(nn.Module):
             IndexError: an id is out of range (checked on the CPU only, as in PyTorch).
             ValueError: a shape or a dtype does not fit.
         """
-        y, state = self._hidden(ids, state)
+        fused = isinstance(ids, Tensor) and self.fuses()  # torch.fx sends no tensor
+        y, state = self._hidden(ids, state) if fused else self._by_children(ids, state)
         return self.decoder(y), state
+
+    def fuses(self) -> bool:
+        """Whether one operation may take the place of the three modules.
+
+        That is so where they are what they look like: a plain Embedding, this package's LSTM and a
+        Linear, without hooks, parametrizations and parameters of a subclass, none wrapped or
+        replaced, and no transform, trace or export at work. Else they are called one by one.
+        """
+        return not transformed() and self._children.are_plain(
+            self._modules, self.num_layers, self.hidden_size
+        )
 
     def loss(
         self,
@@ -175,6 +197,10 @@ class CharLM(nn.Module):
         self, ids: Tensor, targets: Tensor, state: State | None
     ) -> tuple[Tensor, State]:
         decoder = self.decoder
+        if not self.fuses():
+            y, state = self._by_children(ids, state)
+            logits = decoder(y).flatten(0, 1)
+            return F.cross_entropy(logits, targets.flatten(), reduction="sum"), state
         dropped = self._drops_between() or (self.training and self.output_dropout)
         if dropped or self._lowered():
             y, state = self._hidden(ids, state)
@@ -204,7 +230,7 @@ class CharLM(nn.Module):
     def _lowered(self) -> torch.dtype | None:
         """The dtype that autocast asks for; None without it or, on the CPU, without its kernels."""
         device, dtype = self.encoder.weight.device.type, self.encoder.weight.dtype
-        if dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        if dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
             return None
         lowered = torch.get_autocast_dtype(device)
         if device == "cpu" and not (lowered == torch.bfloat16 and lstm_keeps_bfloat16()):
@@ -213,10 +239,40 @@ class CharLM(nn.Module):
 
     def _state(self, ids: Tensor, state: State | None) -> State:
         """The state to start from, once the form of ids is checked."""
+        self._check_form(ids)
+        return self.initial_state(ids.shape[1], state)
+
+    def _check_form(self, ids: Tensor) -> None:
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
         self.check_integers("ids", ids)
-        return self.initial_state(ids.shape[1], state)
+
+    def _by_children(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """As :meth:`_hidden`, by calls of the modules, whatever they are."""
+        if isinstance(ids, Tensor):  # and nothing that torch.fx stands for it
+            self._check_form(ids)
+            self.check_ids("ids", ids)
+        encoder, lstm = self.encoder, self.lstm
+        p = self.weight_dropout if self.training else 0.0
+        dropped = {
+            name: weight * mask_like(weight, p)
+            for name, weight in (lstm.named_parameters() if p else ())
+            if name.rpartition(".")[2].startswith("weight_hh_l")
+        }
+        if p and not dropped:
+            raise RuntimeError(
+                f"weight_dropout: got {type(lstm).__name__} as lstm, expected parameters named "
+                "weight_hh_l0 and on; set model.weight_dropout = 0"
+            )
+        x = encoder(ids)
+        dtype = x.dtype
+        if dropped:
+            y, (h, c) = torch.func.functional_call(lstm, dropped, (x, state))
+        else:
+            y, (h, c) = lstm(x, state)
+        if self.training and self.output_dropout:
+            y = y * mask_like(y[:1], self.output_dropout)
+        return y, (h.to(dtype), c.to(dtype))
 
     def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The last layer's output (T, B, H), and the state."""
@@ -236,7 +292,7 @@ class CharLM(nn.Module):
             flat = [w for layer in layers for w in layer]
             few = ops.lstm_steps(F.embedding(ids, embedding), h, c, flat, True)
         if few is None:
-            layers = [[w_ih, w_hh, b_ih + b_hh] for w_ih, w_hh, b_ih, b_hh in layers]
+            layers = [[w_ih, w_hh, ops.add_biases(*biases)] for w_ih, w_hh, *biases in layers]
         if lowered is not None:  # the state stays as wide as the parameters
             embedding, h, c = embedding.to(lowered), h.to(lowered), c.to(lowered)
             layers = [[w.to(lowered) for w in layer] for layer in layers]
@@ -260,7 +316,10 @@ class CharLM(nn.Module):
         """``state``, or zeros: h and c, each (L, B, H). Raises ValueError for other shapes."""
         shape = (self.num_layers, batch, self.hidden_size)
         if state is None:
-            h = c = self.encoder.weight.new_zeros(shape)
+            weight = self.encoder.weight
+            if not isinstance(weight, Tensor):  # a quantized module's is a method
+                weight = next(self.parameters())
+            h = c = weight.new_zeros(shape)
             return h, c
         h, c = state
         if h.shape != shape or c.shape != shape:
@@ -279,8 +338,8 @@ class CharLM(nn.Module):
     def check_ids(self, name: str, ids: Tensor) -> None:
         """Raise unless ids are int64 in [0, V); the range is checked on the CPU only."""
         self.check_integers(name, ids)
-        if ids.device.type != "cpu" or ids.numel() == 0 or torch.compiler.is_compiling():
-            return  # reading the values would make another device wait
+        if not ids.is_cpu or ids.numel() == 0 or type(ids) is not Tensor or not nothing_watches():
+            return  # reading the values would make another device wait, and some have none
         low, high = (int(bound) for bound in ids.aminmax())
         if low < 0 or high >= self.vocab_size:
             raise IndexError(
@@ -318,8 +377,9 @@ class CharLM(nn.Module):
         is the text of ``model.generate("The ", 150, seed=1)``.
 
         Args:
-            prime: what comes first: a text, several texts of any lengths (one row each), or int64
-                ids (P,) or (P, B). The vocabulary's :meth:`encode` folds what the model lacks.
+            prime: what comes first: a text, several texts of any lengths (one row each), or ids
+                (P,) or (P, B), an int64 tensor, or an array or a list of integers. The vocabulary's
+                :meth:`encode` folds what the model lacks.
             length: how many characters to add, at least 0.
             temperature: the logits are divided by it; 0 takes the likeliest character. About 0.8 to
                 1.0 is the safer band. A number, or one for each row.
@@ -350,14 +410,44 @@ class CharLM(nn.Module):
             state, offset, return_state,
         )  # fmt: skip
 
+    def next_characters(
+        self, prime: str, k: int = 10, *, temperature: float = 1.0
+    ) -> list[tuple[str, float]]:
+        """The k likeliest characters after a text, each with its probability, likeliest first.
+
+        Args:
+            prime: a text of at least one character that the vocabulary knows.
+            k: how many; all of a smaller vocabulary.
+            temperature: the logits are divided by it, as by :meth:`generate`.
+
+        Returns:
+            (character, probability); a byte beyond ASCII of a vocabulary of bytes is ``\\xNN``.
+
+        Raises:
+            ValueError: ``k`` or ``temperature`` is out of its range, nothing of the prime is left,
+                or the model has no vocabulary.
+        """
+        return next_characters(self, prime, k, temperature)
+
     def save_pretrained(self, directory: str | os.PathLike[str], *, notes: str = "") -> None:
         """Write model.safetensors, config.json (with the vocabulary) and a model card.
 
-        Each file is written beside its old version and then renamed.
+        Each file is written beside its old version and then renamed. A decoder that has the
+        encoder's weight is saved as tied, however it came to it.
 
         Args:
             notes: a paragraph for the model card, such as what the model was trained on.
+
+        Raises:
+            ValueError: the model could not be loaded again, being pruned, parametrized, of several
+                dtypes or with other tensors; what was there before is left as it was.
         """
+        tensors = self.state_dict()
+        tied = tensors.get("decoder.weight") is not None and _same_memory(
+            tensors["decoder.weight"], tensors.get("encoder.weight")
+        )
+        if tied:
+            del tensors["decoder.weight"]
         config = {
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -365,12 +455,9 @@ class CharLM(nn.Module):
             "dropout": self.dropout,
             "weight_dropout": self.weight_dropout,
             "output_dropout": self.output_dropout,
-            "tie_weights": self.tie_weights,
+            "tie_weights": tied,
             "vocabulary": self.vocabulary.to_config() if self.vocabulary is not None else None,
         }
-        tensors = self.state_dict()
-        if self.tie_weights:
-            del tensors["decoder.weight"]
         checkpoint.save(directory, config, tensors, notes)
 
     @classmethod
@@ -430,3 +517,7 @@ class CharLM(nn.Module):
         for name, parameter in lstm.named_parameters():
             setattr(model.lstm, name, parameter)
         return model.train(lstm.training)
+
+
+def _same_memory(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and one.data_ptr() == other.data_ptr()

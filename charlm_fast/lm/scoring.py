@@ -105,10 +105,11 @@ def score(
             f"alternatives: got {alternatives}, expected 0 to {model.vocab_size}, the vocabulary"
         )
     count = len(ids) - 1
-    nats = torch.full((count,), math.nan, dtype=torch.float64)
-    hits = torch.zeros(count, dtype=torch.bool)
-    best = torch.zeros(count, alternatives, dtype=torch.int64)
-    probabilities = torch.zeros(count, alternatives)
+    here = torch.device("cpu")
+    nats = torch.full((count,), math.nan, dtype=torch.float64, device=here)
+    hits = torch.zeros(count, dtype=torch.bool, device=here)
+    best = torch.zeros(count, alternatives, dtype=torch.int64, device=here)
+    probabilities = torch.zeros(count, alternatives, dtype=torch.float32, device=here)
     training = model.training
     model.eval()
     try:
@@ -132,13 +133,13 @@ def _predictions(
     """Positions (n,) of characters and the log-probabilities (n, V) of those after them."""
     count = len(ids) - 1
     length = window or -(-count // batch_size)
-    starts = torch.arange(0, count, length)
+    starts = torch.arange(0, count, length, device="cpu")
     device = model.encoder.weight.device
     for rows in starts.split(batch_size):
         state: State | None = None
         block = max(64, BLOCK_LOGITS // (model.vocab_size * len(rows)))
         for first in range(0, length, block):
-            steps = torch.arange(first, min(first + block, length))
+            steps = torch.arange(first, min(first + block, length), device="cpu")
             where = steps[:, None] + rows
             inside = where < count
             # A row past the end reads its last character again; nothing of it is kept.

@@ -80,7 +80,7 @@ def draw_prime(corpus: Corpus, generator: torch.Generator) -> torch.Tensor:
             f"--test: got {len(corpus)} characters ({corpus.origin}), expected at least {PRIME} "
             "to draw a prime from"
         )
-    start = int(torch.randint(max(1, len(corpus) - CHUNK), (), generator=generator))
+    start = int(torch.randint(max(1, len(corpus) - CHUNK), (), generator=generator, device="cpu"))
     return corpus.ids[start : start + PRIME].long()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .generation import State, Writer, generate, generate_until
 
-Prime = str | Sequence[str] | Tensor
+Prime = str | Sequence[str] | Sequence[int] | np.ndarray | Tensor
 
 
 def write(
@@ -29,6 +30,8 @@ def write(
     return_state: bool,
 ) -> Any:
     """As :meth:`charlm_fast.CharLM.generate`, whose arguments and results these are."""
+    if not isinstance(prime, Tensor | str):
+        prime = as_ids(prime)
     if isinstance(prime, Tensor):
         if prime.dim() not in (1, 2) or prime.shape[0] == 0:
             raise ValueError(
@@ -41,7 +44,7 @@ def write(
             raise ValueError("prime: got no text, expected at least one")
     single = isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1)
     if not isinstance(temperature, Tensor | int | float):
-        temperature = torch.tensor(temperature, dtype=torch.float64)
+        temperature = torch.as_tensor(temperature, dtype=torch.float64, device="cpu")
     if stop and return_state:
         raise ValueError("return_state: rows that end at a stop string end in different states")
     sampling = (temperature, top_k, top_p, min_p, seed)
@@ -69,6 +72,24 @@ def write(
     if not (return_logprobs or return_state):
         return texts
     return texts, *([scores] * return_logprobs), *([end_state] * return_state)
+
+
+def as_ids(prime: Any) -> Any:
+    """An array or a list of integers as int64 ids; all else as it is."""
+    if not isinstance(prime, np.ndarray) and (
+        not isinstance(prime, Sequence) or not prime or isinstance(prime[0], str)
+    ):
+        return prime
+    try:
+        ids = np.asarray(prime)
+    except ValueError:  # rows of several lengths
+        ids = np.asarray(None)
+    if ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"prime: got {type(prime).__name__} of {ids.dtype}, expected a text, texts, or "
+            "integers of shape (P,) or (P, B)"
+        )
+    return torch.from_numpy(ids.astype(np.int64))
 
 
 def encode_prime(model: Writer, text: str) -> Tensor:

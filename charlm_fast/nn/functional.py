@@ -14,7 +14,9 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import sample
+from . import export
 from .autocast import cast
+from .resets import check_resets, segments
 from .transforms import forced, loop, only_torch_serves, refuse_forced, vmapped
 
 __all__ = ["lstm", "lstm_cell", "sample"]
@@ -32,6 +34,8 @@ def lstm(
     batch_first: bool = False,
     *,
     batch_sizes: Tensor | None = None,
+    resets: Tensor | None = None,
+    reset_to_hx: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Multi-layer LSTM over a sequence, as :class:`torch.nn.LSTM` computes it.
 
@@ -49,6 +53,12 @@ def lstm(
             Drawn with :func:`torch.nn.functional.dropout`; whether the same seed gives the masks of
             ``nn.LSTM`` is not promised.
         batch_sizes: int64 (T,) on the CPU: rows alive at each step, not increasing.
+        resets: bool (T, B), or (B, T) if ``batch_first``: before a step where it is set, the state
+            of that row is zero, as where an episode begins. Each row is then several sequences, of
+            their own in both directions, and all are run as one packed batch. Not with
+            ``batch_sizes``.
+        reset_to_hx: a reset gives a row its ``hx``, such as an initial state that is learnt, in
+            place of zeros.
 
     All tensors share one floating dtype and one device. Under autocast they are cast to its dtype,
     float64 apart, and the results have it. With projections or ``batch_sizes`` on the CPU, autocast
@@ -65,9 +75,15 @@ def lstm(
 
     Raises:
         RuntimeError: a shape, a state's dtype or a device does not fit; the sequence is empty.
-        ValueError: the dtype of ``input`` is not the weights' (RuntimeError with ``batch_sizes``).
+        ValueError: the dtype of ``input`` is not the weights' (RuntimeError with ``batch_sizes``);
+            ``resets`` is not bool, has another shape, or comes with ``batch_sizes``.
         BackendError: a forced backend cannot serve the call.
     """
+    if resets is not None:
+        return _lstm_with_resets(
+            input, hx, resets, reset_to_hx, batch_sizes, batch_first, weights, has_bias, num_layers,
+            dropout, training, bidirectional,
+        )  # fmt: skip
     directions = 2 if bidirectional else 1
     each, rest = divmod(len(weights), num_layers * directions)
     has_proj = each == (5 if has_bias else 3)
@@ -88,7 +104,12 @@ def lstm(
         input = input.transpose(0, 1)
     if (input if batch_sizes is None else batch_sizes).shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    batch = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    if batch_sizes is None:
+        batch = input.shape[1]
+    elif torch.compiler.is_compiling() and hx is not None:  # which cannot read a value
+        batch = hx[0].shape[1]
+    else:  # a trace has to see where it comes from
+        batch = batch_sizes[0] if torch.jit.is_tracing() else int(batch_sizes[0])
     hidden_size, recurrent_size = weights[1].shape[0] // 4, weights[1].shape[1]
     stack = num_layers * directions
     if hx is None:
@@ -119,6 +140,12 @@ def lstm(
             return torch.lstm(input, batch_sizes, (h0, c0), list(weights), *options)
         y, h, c = torch.lstm(input, (h0, c0), list(weights), *options, False)
         return (y.transpose(0, 1) if batch_first else y), h, c
+    elif export.exporting() and forced() == "auto" and batch_sizes is None:
+        options = (has_bias, num_layers, dropout, training, bidirectional)
+        told = export.lstm(input, h0, c0, weights, *options, has_proj)
+        if told is not None:
+            y, h, c = told
+            return (y.transpose(0, 1) if batch_first else y), h, c
     wide = input.device.type == "cpu" and (has_proj or batch_sizes is not None)
     input, h0, c0, weights, y_dtype, c_dtype = cast(input, h0, c0, weights, wide, has_proj)
     error = ValueError if batch_sizes is None else RuntimeError  # as nn.LSTM has it
@@ -155,6 +182,58 @@ def lstm(
     if batch_first and batch_sizes is None:
         y = y.transpose(0, 1)
     return y.to(y_dtype), h.to(y_dtype), c.to(c_dtype)
+
+
+def _lstm_with_resets(
+    input: Tensor,
+    hx: tuple[Tensor, Tensor] | None,
+    resets: Tensor,
+    reset_to_hx: bool,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+    weights: Sequence[Tensor],
+    has_bias: bool,
+    num_layers: int,
+    dropout: float,
+    training: bool,
+    bidirectional: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`lstm` of rows cut at their resets: each piece is a row of a packed batch."""
+    check_resets(resets, input, batch_sizes, batch_first)
+    options = (weights, has_bias, num_layers, dropout, training, bidirectional)
+    if input.numel() == 0 or not (torch.compiler.is_compiling() or bool(resets.any())):
+        return lstm(input, hx, *options, batch_first)
+    if batch_first:
+        input, resets = input.transpose(0, 1), resets.transpose(0, 1)
+    T, B, _ = input.shape
+    pieces = segments(resets)
+    directions = 2 if bidirectional else 1
+    stack, recurrent, hidden = (
+        num_layers * directions,
+        weights[1].shape[1],
+        weights[1].shape[0] // 4,
+    )
+    if hx is None:
+        started = tuple(
+            input.new_zeros(stack, len(pieces.rows), size) for size in (recurrent, hidden)
+        )
+    else:
+        for k, (state, size) in enumerate(zip(_pair(hx), (recurrent, hidden), strict=True)):
+            if state.shape != (stack, B, size):
+                raise RuntimeError(
+                    f"Expected hidden[{k}] size {(stack, B, size)}, got {list(state.shape)}"
+                )
+        started = tuple(pieces.start(state, directions, reset_to_hx) for state in _pair(hx))
+    y, h, c = lstm(
+        input.reshape(T * B, -1).index_select(0, pieces.order),
+        (started[0], started[1]),
+        *options,
+        batch_sizes=pieces.batch_sizes,
+    )
+    y = y.index_select(0, pieces.places).unflatten(0, (T, B))
+    if batch_first:
+        y = y.transpose(0, 1)
+    return y, pieces.end(h, directions), pieces.end(c, directions)
 
 
 def lstm_cell(
@@ -225,7 +304,7 @@ def lstm_cell(
     _check_dtypes(x, (h0, c0), weights, RuntimeError)
     w_ih, w_hh, *biases = weights
     if len(biases) == 2:
-        biases = [biases[0] + biases[1]]
+        biases = [ops.add_biases(*biases)]
     _, h, c = (loop if mapped else ops.lstm)(
         x.unsqueeze(0),
         h0.unsqueeze(0),
@@ -249,7 +328,7 @@ def _one_bias(group: Sequence[Tensor], has_bias: bool) -> list[Tensor]:
     if not has_bias:
         return list(group)
     w_ih, w_hh, b_ih, b_hh, *w_hr = group
-    return [w_ih, w_hh, b_ih + b_hh, *w_hr]
+    return [w_ih, w_hh, ops.add_biases(b_ih, b_hh), *w_hr]
 
 
 def _check_devices(input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from . import functional
+from .fx_leaf import as_leaf
 
 __all__ = ["LSTM", "LSTMCell"]
 
@@ -30,11 +32,20 @@ class LSTM(nn.RNNBase):
           ``batch_first``, or a ``PackedSequence``.
         - hx: None for zeros, or the pair h_0 (L * D, B, R), c_0 (L * D, B, H); no B if the input
           is unbatched.
+        - resets: None, or bool (T, B), (B, T) if ``batch_first``, (T,) if unbatched: before a step
+          where it is set, a row's state is zero, as where an episode begins. Not with a
+          ``PackedSequence``.
         - returns output, (h_n, c_n): shaped like input with D * R columns, h_0 and c_0.
 
     With dropout the masks are drawn as by :func:`torch.nn.functional.dropout` between layers;
     whether one seed gives the masks of ``nn.LSTM`` is not promised.
+
+    Attributes:
+        reset_to_hx: set it to True and a reset gives a row its hx, such as an initial state that
+            is learnt, in place of zeros.
     """
+
+    reset_to_hx = False
 
     def __init__(
         self,
@@ -74,10 +85,30 @@ class LSTM(nn.RNNBase):
     def flatten_parameters(self) -> None:
         """Nothing to do: the kernels take the parameters where they lie."""
 
+    if TYPE_CHECKING:  # nn.Module's call is typed Any
+
+        @overload
+        def __call__(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]: ...
+        @overload
+        def __call__(
+            self, input: PackedSequence, hx: State | None = None
+        ) -> tuple[PackedSequence, State]: ...
+        def __call__(self, input: Any, hx: State | None = None) -> tuple[Any, State]: ...
+
     def forward(
-        self, input: Tensor | PackedSequence, hx: State | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, State]:
+        if isinstance(input, Proxy):
+            return as_leaf(self, input, hx, resets)
         if isinstance(input, PackedSequence):
+            if resets is not None:
+                raise ValueError(
+                    "resets: got a packed input, expected a padded one; cut the sequences at their "
+                    "resets before packing them"
+                )
             data, batch_sizes, sorted_indices, unsorted_indices = input
             if hx is not None:
                 hx = self.permute_hidden(hx, sorted_indices)
@@ -95,16 +126,22 @@ class LSTM(nn.RNNBase):
                 f"For {kind} input, hx and cx should also be {dims} but got ({got}) tensors"
             )
         if batched:
-            y, h, c = self._run(input, hx)
+            y, h, c = self._run(input, hx, None, resets)
             return y, (h, c)
         if hx is not None:
             hx = (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         batch_dim = 0 if self.batch_first else 1
-        y, h, c = self._run(input.unsqueeze(batch_dim), hx)
+        if resets is not None:
+            resets = resets.unsqueeze(batch_dim)
+        y, h, c = self._run(input.unsqueeze(batch_dim), hx, None, resets)
         return y.squeeze(batch_dim), (h.squeeze(1), c.squeeze(1))
 
     def _run(
-        self, input: Tensor, hx: State | None, batch_sizes: Tensor | None = None
+        self,
+        input: Tensor,
+        hx: State | None,
+        batch_sizes: Tensor | None = None,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         return functional.lstm(
             input,
@@ -117,6 +154,8 @@ class LSTM(nn.RNNBase):
             self.bidirectional,
             self.batch_first,
             batch_sizes=batch_sizes,
+            resets=resets,
+            reset_to_hx=self.reset_to_hx,
         )
 
 
@@ -126,7 +165,13 @@ class LSTMCell(nn.LSTMCell):
     def __prepare_scriptable__(self) -> nn.LSTMCell:
         return _as_torchs(self, nn.LSTMCell)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, hx: State | None = None) -> State: ...
+
     def forward(self, input: Tensor, hx: State | None = None) -> State:
+        if isinstance(input, Proxy):
+            return as_leaf(self, input, hx)
         if input.dim() not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if hx is not None:
@@ -139,7 +184,11 @@ class LSTMCell(nn.LSTMCell):
         if not batched:
             input = input.unsqueeze(0)
         if hx is None:
-            zeros = input.new_zeros(input.shape[0], self.hidden_size)
+            shape = input.shape[0], self.hidden_size
+            if input.layout is torch.strided:
+                zeros = input.new_zeros(shape)
+            else:  # whose zeros would be sparse
+                zeros = torch.zeros(shape, dtype=input.dtype, device=input.device)
             hx = (zeros, zeros)
         elif not batched:
             hx = (hx[0].unsqueeze(0), hx[1].unsqueeze(0))

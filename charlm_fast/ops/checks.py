@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +69,27 @@ def check_lstm(
         )
 
 
+def check_integer(
+    name: str, value: Any, least: int, most: int | None = None, expected: str = ""
+) -> int:
+    """``value`` as an int, whatever integer it is (NumPy's too); ValueError if it is none of these.
+
+    Args:
+        expected: what the message asks for, where it is not "an integer of at least ``least``".
+    """
+    if type(value) is int:
+        found = value
+    else:
+        try:
+            found = least - 1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            found = least - 1
+    if found < least or (most is not None and found > most):
+        expected = expected or f"an integer of at least {least}"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return found
+
+
 def check_batch_sizes(batch_sizes: Tensor, rows: int, batch: int) -> None:
     """Raise RuntimeError unless the steps fit the rows of a packed batch, longest first."""
     if batch_sizes.dtype != torch.int64 or batch_sizes.device.type != "cpu":
@@ -99,16 +123,33 @@ def check_same(named: dict[str, Tensor], weights: list[Tensor]) -> None:
             )
 
 
-def check_ids(ids: Tensor, limit: int, name: str) -> None:
-    """Raise IndexError unless all ids are in [0, limit). On the CPU only: elsewhere it would wait
-    for the device."""
-    if ids.device.type != "cpu" or ids.numel() == 0:
+def check_ids(
+    ids: Tensor, limit: int, name: str, module: ModuleType | None = None, *, wait: bool = False
+) -> None:
+    """Raise IndexError unless all ids are in [0, limit): on the CPU, or anywhere if ``wait``.
+
+    On a CUDA device an answer would wait for the device, so there the device stops itself, as it
+    does for torch.nn.Embedding: by a kernel of the backend ``module`` where that has one
+    (``CHECKS_IDS``), else by torch's assertion.
+    """
+    if ids.numel() == 0 or ids.device.type == "meta":
+        return
+    if ids.device.type != "cpu" and not wait:
+        if ids.device.type == "cuda" and not getattr(module, "CHECKS_IDS", False):
+            assert_ids(ids, limit, name)
         return
     least, most = (int(v) for v in ids.aminmax())
     if least < 0 or most >= limit:
         raise IndexError(
             f"{name}: got {least if least < 0 else most}, expected values from 0 to {limit - 1}"
         )
+
+
+def assert_ids(ids: Tensor, limit: int, name: str) -> None:
+    """Stop the device unless all ids are in [0, limit); nobody waits, and graphs capture it."""
+    inside = ((ids >= 0) & (ids < limit)).all()
+    message = f"charlm_fast: {name} hold a value outside 0 to {limit - 1}"
+    torch.ops.aten._assert_async.msg(inside, message)
 
 
 def is_batched(grad: Tensor) -> bool:

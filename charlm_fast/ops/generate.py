@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import check_ids, check_lstm, check_same, without_autocast
+from .checks import check_ids, check_integer, check_lstm, check_same, without_autocast
 from .dispatch import select
 from .registration import below_autograd, register
 from .sample import check_filters, check_seed, check_temperature, check_temperatures, describe
@@ -34,7 +34,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("generate", embedding.device, embedding.dtype)
     seed = _draw_seed() if seed is None else seed
-    check_ids(prompts, embedding.shape[0], "prompts")
+    check_ids(prompts, embedding.shape[0], "prompts", wait=True)  # as the next two do
     check_temperatures(temperature)
     if lengths.numel():
         least, most = (int(v) for v in lengths.aminmax())
@@ -139,8 +139,7 @@ def generate(
             f"prompts: got shape {list(prompts.shape)}, expected (S, B) with S > 0; "
             "give an empty prompt an id to start from"
         )
-    if type(length) is not int or length < 0:
-        raise ValueError(f"length: got {length!r}, expected an integer of at least 0")
+    length = check_integer("length", length, 0)
     check_lstm(embedding, prompts, None, h0, c0, weights, has_bias, False)
     batch = prompts.shape[1]
     if head.shape != (embedding.shape[0], c0.shape[2]):
@@ -170,6 +169,5 @@ def generate(
         length,
         check_temperature(temperature, (batch,), embedding.device),
         *check_filters(top_k, top_p, min_p),
-        check_seed(seed, offset),
-        offset,
+        *check_seed(seed, offset),
     )

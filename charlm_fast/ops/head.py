@@ -19,7 +19,7 @@ def _run(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("linear_cross_entropy", x.device, x.dtype)
-    check_ids(targets, weight.shape[0], "targets")
+    check_ids(targets, weight.shape[0], "targets", module)
     with without_autocast(x.device):
         return module.linear_cross_entropy(x, weight, bias, targets, save)
 

@@ -19,8 +19,8 @@ from .checks import check_ids, check_lstm, check_same
 from .dispatch import select
 from .function import Function, differentiable
 from .head import check_head, linear_cross_entropy
-from .lstm import lstm
-from .registration import last_pass, nothing_watches, plain, wants_gradient
+from .lstm import add_biases, lstm
+from .registration import hands_out_saved, last_pass, nothing_watches, plain, wants_gradient
 
 
 def lstm_cross_entropy(
@@ -81,7 +81,7 @@ def _by_one_backend(embedding: Tensor) -> bool:
 def _one_bias(weights: tuple[Tensor, ...]) -> list[Tensor]:
     out: list[Tensor] = []
     for k in range(0, len(weights), 4):
-        out += [weights[k], weights[k + 1], weights[k + 2] + weights[k + 3]]
+        out += [weights[k], weights[k + 1], add_biases(weights[k + 2], weights[k + 3])]
     return out
 
 
@@ -146,6 +146,7 @@ class _Loss(Function):
                 module, embedding, list(weights), *arguments
             )
         ctx.counts = len(weights), len(saved)
+        ctx.owns_saved = not hands_out_saved()
         ctx.save_for_backward(ids, targets, embedding, h0, c0, head, head_bias, *weights, *saved)
         return loss, h, c
 
@@ -163,7 +164,10 @@ class _Loss(Function):
             dloss, dh, dc, embedding, weights, h0, c0, ids, saved, needs[2], any(needs[7:]),
         )  # fmt: skip
         if hasattr(ctx.module, "lstm_loss_backward"):
-            grads = ctx.module.lstm_loss_backward(*arguments, last_pass())
+            grads = ctx.module.lstm_loss_backward(*arguments, ctx.owns_saved and last_pass())
         else:
             grads = language_model.lstm_loss_backward(ctx.module, *arguments)
+        for k in range(8, len(grads), 4):  # b_hh's gradient is b_ih's; nobody shall share it
+            if needs[2 + k]:
+                grads[k] = grads[k].clone()
         return None, None, *(g if n else None for g, n in zip(grads, needs[2:], strict=True))

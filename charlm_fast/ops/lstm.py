@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from .dispatch import forced_backend, select
 from .function import Function
 from .registration import (
     below_autograd,
+    hands_out_saved,
     last_pass,
     nothing_watches,
     plain,
@@ -33,7 +35,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module = select("lstm", x.device, x.dtype)
     if ids is not None:
-        check_ids(ids, x.shape[0], "ids")
+        check_ids(ids, x.shape[0], "ids", module)
     if batch_sizes is not None:
         check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
     with without_autocast(x.device):
@@ -46,6 +48,11 @@ def _fake(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, sav
     size = reserve_size(h0.shape[0], math.prod(rows), c0.shape[2], h0.shape[2], has_proj)
     hn, cn = (torch.empty_like(v, memory_format=torch.contiguous_format) for v in (h0, c0))
     return y, hn, cn, x.new_empty(size if save else 0)
+
+
+# In backward: the node, the name, the tuple of arguments and the question itself. A hook that was
+# put on a saved tensor later, or whoever read it from the node, adds one.
+OWN_REFERENCES = 4
 
 
 class _LSTM(Function):
@@ -77,8 +84,10 @@ class _LSTM(Function):
             dx, dh0, dc0, *dweights = _batched_backward(
                 dy, dhn, dcn, x, ids, batch_sizes, h0, c0, weights, *ctx.flags
             )
-        elif getattr(ctx, "owns_reserve", False) and (
-            in_place := _in_place(ctx.backend, dy, dhn, dcn, x, h0, c0, y, *weights)
+        elif (
+            getattr(ctx, "owns_reserve", False)
+            and sys.getrefcount(reserve) <= OWN_REFERENCES
+            and (in_place := _in_place(ctx.backend, dy, dhn, dcn, x, h0, c0, y, *weights))
         ):
             dx, dh0, dc0, dweights = in_place(*arguments, overwrite=True)
         else:
@@ -224,6 +233,11 @@ _lstm_backward = register(
 )
 
 
+def add_biases(b_ih: Tensor, b_hh: Tensor) -> Tensor:
+    """b_ih + b_hh, whose gradients are two tensors: those of a sum would be one, given twice."""
+    return torch.sub(b_ih, b_hh, alpha=-1)
+
+
 def lstm(
     x: Tensor,
     h0: Tensor,
@@ -263,6 +277,11 @@ def lstm(
     # Under autograd all is saved whatever the flag; a trace is the same with gradients and without.
     save = wants_gradient(x, h0, c0, *weights) and not torch.jit.is_tracing()
     y, hn, cn, _ = _lstm(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save)
-    if save and nothing_watches() and isinstance(y.grad_fn, _LSTM._backward_cls):
+    if (
+        save
+        and nothing_watches()
+        and not hands_out_saved()
+        and isinstance(y.grad_fn, _LSTM._backward_cls)
+    ):
         y.grad_fn.owns_reserve = True  # type: ignore[union-attr] # no other reference leaves here
     return y, hn, cn

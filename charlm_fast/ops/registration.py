@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._device import DeviceContext
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # no subclass that could watch operations
 
@@ -50,11 +51,23 @@ def wants_gradient(*tensors: torch.Tensor | None) -> bool:
 _compiling = torch.compiler.is_compiling
 _modes, _functions = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._get_tracing_state
+_function_mode = torch._C._get_function_stack_at
 
 
 def nothing_watches() -> bool:
     """Whether plain eager code runs: no compiler, tracer, transform or mode sees operations."""
-    return not (_compiling() or _modes() or _functions() or _transforms() or _tracing())
+    return not (
+        _compiling()
+        or _modes()
+        or ((modes := _functions()) and _some_mode_watches(modes))
+        or _transforms()
+        or _tracing()
+    )
+
+
+def _some_mode_watches(modes: int) -> bool:
+    """Whether one of the modes in force is more than a default device, which only factories see."""
+    return any(type(_function_mode(k)) is not DeviceContext for k in range(modes))
 
 
 _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
@@ -63,6 +76,19 @@ _keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph",
 def last_pass() -> bool:
     """Whether the backward pass that runs frees what its nodes saved: not with ``retain_graph``."""
     return _keeps_graph is not None and not _keeps_graph()
+
+
+_saved_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def hands_out_saved() -> bool:
+    """Whether what autograd saves now goes through hooks, which may keep it.
+
+    Those of torch's checkpoint keep what they compute again for one backward pass, and to
+    themselves.
+    """
+    hooks = _saved_hooks(True)
+    return hooks is not None and hooks[0].__module__ != "torch.utils.checkpoint"
 
 
 def plain(*tensors: torch.Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from charlm_fast.kernels.native import cpu
 from charlm_fast.kernels.sampling import ALL_MINUS_INFINITY, UNDERFLOW
 
-from .checks import without_autocast
+from .checks import check_integer, without_autocast
 from .dispatch import chooses_cpu, select
 from .registration import below_autograd, nothing_watches, register
 
@@ -71,23 +71,21 @@ def draw_seed() -> int:
     return int(torch.randint(SEEDS, (), device="cpu"))
 
 
-def check_seed(seed: int | None, offset: int) -> int | None:
-    """The seed as 64 bits with a sign, after raising ValueError for what is out of range."""
-    if type(offset) is not int or not 0 <= offset < 1 << 62:
-        raise ValueError(f"offset: got {offset!r}, expected an integer from 0 to 2**62 - 1")
+def check_seed(seed: int | None, offset: int) -> tuple[int | None, int]:
+    """The seed as 64 bits with a sign, and the offset; ValueError for what is out of range."""
+    offset = check_integer("offset", offset, 0, (1 << 62) - 1, "an integer from 0 to 2**62 - 1")
     if seed is None:
-        return None
-    if type(seed) is not int or not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed: got {seed!r}, expected None or an integer of 64 bits")
-    return seed - (1 << 64) if seed >= 1 << 63 else seed
+        return None, offset
+    seed = check_integer("seed", seed, -(1 << 63), (1 << 64) - 1, "None or an integer of 64 bits")
+    return (seed - (1 << 64) if seed >= 1 << 63 else seed), offset
 
 
 def check_filters(
     top_k: int | None, top_p: float | None, min_p: float | None
 ) -> tuple[int, float, float]:
     """The filters as backends take them: top_k or 0, top_p or 1, and the least scaled logit."""
-    if top_k is not None and (type(top_k) is not int or top_k < 1):
-        raise ValueError(f"top_k: got {top_k!r}, expected an integer of at least 1")
+    if top_k is not None:
+        top_k = check_integer("top_k", top_k, 1)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: got {top_p!r}, expected a number in (0, 1]")
     if min_p is not None and not 0 <= min_p <= 1:
@@ -197,7 +195,7 @@ def sample(
     """
     unfiltered = top_k is None and top_p is None and min_p is None
     filters = NO_FILTERS if unfiltered else check_filters(top_k, top_p, min_p)
-    seed = check_seed(seed, offset)
+    seed, offset = check_seed(seed, offset)
     if (
         nothing_watches()  # first: a compiler cannot trace the questions below
         and isinstance(temperature, NUMBERS)
@@ -240,9 +238,9 @@ def _draw_few(
     *shape, V = logits.shape
     rows = logits.numel() // V
     if rows == 1 and seed is None:
-        ids = torch.randint(SEEDS, shape)  # the seed, in the place of the id
+        ids = torch.randint(SEEDS, shape, device="cpu")  # the seed, in the place of the id
     else:
-        ids = torch.empty(shape, dtype=torch.int64)
+        ids = torch.empty(shape, dtype=torch.int64, device="cpu")
         seed = draw_seed() if seed is None else seed
     logprobs = logits.new_empty(shape) if return_logprobs else None
     bad = cpu.few_rows()(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..text.names import nearest
 from ..training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -128,9 +129,13 @@ def checked(setting: Mapping[str, Any], where: str) -> Setting:
     """A setting whose names and values TrainConfig accepts; text becomes the field's type."""
     fields = swept_fields()
     out: Setting = {}
-    for name, value in setting.items():
+    for given, value in setting.items():
+        name = given.replace("-", "_")
         if name not in fields:
-            raise ValueError(f"{where}: {name} is unknown, expected some of {', '.join(fields)}")
+            expected = f"expected some of {', '.join(fields)}"
+            if near := nearest(name, fields):
+                expected = f"did you mean {near}?"
+            raise ValueError(f"{where}: {given} is unknown, {expected}")
         out[name] = _converted(fields[name], value, where)
     try:
         TrainConfig(**out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from ..text.files import write_text
 from ..training import machine
 from ..training.config import SweepConfig, TrainConfig
 from ..training.runs import claim
-from ..training.setup import build_model, test_source
+from ..training.setup import build_model, test_source, with_prime
 from .experiment_log import ExperimentLog
 from .grid import (
     REFERENCE_LRS,
@@ -89,13 +91,16 @@ def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack
         for seed in seeds
     ]
     source, test = find_source(config.data), test_source(config)
+    corpora = {}
     for vocab in {c.vocab for _, _, c in configs}:
-        corpus, held_out = texts(source, test, vocab)
+        corpora[vocab], held_out = texts(source, test, vocab)
+        corpus = corpora[vocab]
         for chunk_len in {c.chunk_len for _, _, c in configs}:
             for fraction in {c.val_fraction for _, _, c in configs}:
                 corpus.split(fraction)[0].check_length(chunk_len)
         if len(held_out) < 2:
             raise ValueError("--test: got less than 2 characters, expected a text to score")
+    configs = [(k, setting, with_prime(one, corpora[one.vocab])) for k, setting, one in configs]
     for _, setting, one in configs:  # sizes that no model can have
         with torch.device("meta"):
             try:
@@ -193,7 +198,8 @@ def _run(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) ->
     def say(task: Task, outcome: Outcome) -> str:
         seed = f" (seed {task.config.seed})" if several else ""
         if mode == "plot_loss":
-            return f"lr {task.config.lr:g}{seed}: loss {curve_end(task, outcome):.4f} at the end"
+            bits = curve_end(task, outcome) / math.log(2)
+            return f"lr {task.config.lr:g}{seed}: {bits:.4f} bits per character at the end"
         return f"BPC model_{task.number}{seed}: {outcome.bits_per_character:.4f}"
 
     outcomes, code = run_tasks(tasks, devices, say)
@@ -207,4 +213,7 @@ def _run(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) ->
     if len(done) < len(tasks):
         print(f"{len(tasks) - len(done)} of {len(tasks)} models are missing", file=sys.stderr)
     print(f"saved: {path}" + (f", {sweep.log}" if mode == "custom_train" and done else ""))
+    if done and code == 0:
+        best, _ = min(done, key=lambda pair: pair[1].bits_per_character)
+        print(f"next: python -m charlm_fast.generate --model {shlex.quote(str(best.path))}")
     return code

@@ -83,9 +83,10 @@ def finish_plot_loss(path: Path, done: Sequence[tuple[Task, Outcome]]) -> None:
     from ..training.plot import plot_losses
 
     groups = by_setting(done)
-    print(f"\nmean loss of the last {END_EPOCHS} epochs (nats per character)")
+    last = min(END_EPOCHS, max(task.config.n_epochs for task, _ in done))
+    print(f"\nmean loss of the last {last} epochs (bits per character)")
     for group in groups:
-        mean = statistics.fmean(curve_end(task, outcome) for task, outcome in group)
+        mean = statistics.fmean(curve_end(task, outcome) for task, outcome in group) / math.log(2)
         print(f"  {label(group[0][0].setting):>10}  {mean:.4f}")
     plot_losses(path / "loss.png", curves_of(groups), "Training loss by learning rate")
     longest = max((outcome.epochs for _, outcome in done), key=len)

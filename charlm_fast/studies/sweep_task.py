@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,6 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
         files.add_metrics(epoch, loss, seconds)
         report(epoch)
 
-    start = time.perf_counter()
     try:
         with flushed_denormals():
             ended = fit(
@@ -105,19 +103,18 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
     except BaseException:
         files.close()
         raise
-    seconds = time.perf_counter() - start
+    seconds = max(ended.seconds, 1e-9)
+    notes = f"Trained for {ended.epoch} epochs ({task.label})."
+    model.save_pretrained(task.path / "model", notes=notes)  # before anything else can fail
     score = evaluate(model, test.ids)
     low = min(history.losses, default=math.nan)
-    characters = ended.epoch * config.chunk_len * config.batch_size
     sample = model.generate(config.prime, config.sample_len, config.temperature, seed=config.seed)
     files.add_sample(f"[{ended.epoch} epochs, temperature {config.temperature:g}]", sample)
     bits = score.bits_per_character
-    notes = (
-        f"Trained for {ended.epoch} epochs ({task.label}): {bits:.4f} bits per character on "
-        f"{score.characters:,} characters of a test text."
-    )
+    notes = f"{notes[:-1]}: {bits:.4f} bits per character on {score.characters:,} of a test text."
     files.finish(model, history, notes)
-    outcome = Outcome(low, bits, seconds, characters / seconds, history.epochs, history.losses)
+    speed = ended.characters / seconds
+    outcome = Outcome(low, bits, seconds, speed, history.epochs, history.losses)
     row = {
         "Hidden Size": config.hidden_size,
         "Learning Rate": config.lr,
@@ -127,7 +124,7 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
         "BPC Score": f"{bits:.6f}",
         "Seed": config.seed,
         "Seconds": f"{seconds:.4f}",
-        "Chars/s": f"{characters / seconds:.0f}",
+        "Chars/s": f"{speed:.0f}",
         "Device": device,
         "Backend": _backend(model),
         "Run Directory": str(task.path),

@@ -24,7 +24,14 @@ from ..training.fit import fit
 from ..training.runs import History, RunFiles
 from ..training.setup import build_model, flushed_denormals
 from .search_space import distributions, steps
-from .study import VALIDATIONS, Setup, open_storage, open_study
+from .study import (
+    VALIDATIONS,
+    Setup,
+    end_dead_trials,
+    heartbeat,
+    open_storage,
+    open_study,
+)
 
 
 class Pruned(Exception):
@@ -32,8 +39,8 @@ class Pruned(Exception):
 
 
 @functools.lru_cache(maxsize=1)
-def _storage_of_worker(url: str) -> Any:
-    return open_storage(url)
+def _storage_of_worker(url: str, grace: int) -> Any:
+    return open_storage(url, grace)
 
 
 @functools.lru_cache(maxsize=1)
@@ -54,26 +61,31 @@ def run_trial(
     seed = setup.config.seed or 0
     # Each process draws on a stream of its own, and anew when a study is resumed.
     stream = hash((seed, place, os.getpid(), time.time_ns())) % (1 << 32)
-    study = open_study(setup.study, _storage_of_worker(setup.storage), stream)
+    storage = _storage_of_worker(setup.storage, setup.grace)
+    study = open_study(setup.study, storage, stream)
+    end_dead_trials(study, setup.grace)
     trial = study.ask(distributions(setup.space))
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("pid", os.getpid())
     path = setup.path / f"trial-{trial.number:04d}"
     trial.set_user_attr("folder", str(path.resolve()))
     try:
-        bits = train_trial(trial, setup, device, path, report)
+        with heartbeat(storage, trial):
+            bits = train_trial(trial, setup, device, path, report)
     except Pruned:
-        study.tell(trial, state=TrialState.PRUNED)
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         return trial.number, "pruned", None
     except BaseException as error:
-        study.tell(trial, state=TrialState.FAIL)
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         if isinstance(error, Exception) and not isinstance(error, optuna.exceptions.OptunaError):
             write_text(path / "error.txt", traceback.format_exc())
             lines = str(error).strip().splitlines() or ["without a message"]
             reason = f"{type(error).__name__}: {lines[0]}"
             return trial.number, f"failed with {trial.params}: {reason}", None
         raise
-    study.tell(trial, bits)
+    told = study.tell(trial, bits, skip_if_finished=True)
+    if told.state != TrialState.COMPLETE:
+        return trial.number, f"gave no sign of life for {setup.grace} s and was given up", None
     keep_best(setup.path, path, trial.number, bits)
     return trial.number, "complete", bits
 
@@ -81,7 +93,7 @@ def run_trial(
 def trial_config(setup: Setup, params: dict[str, Any], device: str) -> TrainConfig:
     """What a trial trains with: so many epochs that each reads the same number of characters."""
     config = dataclasses.replace(setup.config, **params)
-    epochs = steps(setup.characters, config.chunk_len, config.batch_size)
+    epochs = steps(setup.characters, config.chunk_len, config.batch_size * config.accumulate)
     return dataclasses.replace(
         config,
         n_epochs=epochs,

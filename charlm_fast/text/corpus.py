@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from . import gutenberg
-from .vocab import Vocabulary, warn_lost
+from .encoding import encoding_of_file, errors_of
+from .names import file_meant
+from .pipes import is_pipe, spooled
+from .vocab import Vocabulary, warn_lost, warn_romanised
 
 DATA_VARIABLE = "CHARLM_FAST_DATA"
 BLOCK_CHARACTERS = 1 << 24
@@ -34,13 +37,16 @@ class Source:
         if not self.paths:
             yield self.text
         for path in self.paths:
-            with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            encoding = encoding_of_file(path)
+            with open(path, encoding=encoding, errors=errors_of(encoding)) as file:
                 while block := file.read(BLOCK_CHARACTERS):
                     yield block
 
 
 def named_source(patterns: Sequence[str], argument: str) -> Source:
     """The text of the files that paths and globs name, in order, each glob sorted.
+
+    A pipe, or ``-`` for standard input, is read here and now.
 
     Args:
         argument: the flag or variable that named them, for messages.
@@ -49,10 +55,17 @@ def named_source(patterns: Sequence[str], argument: str) -> Source:
         ValueError: one names nothing or a directory.
     """
     paths: list[Path] = []
+    first = ""
     for pattern in filter(None, patterns):
+        first = first or pattern
+        if is_pipe(pattern):
+            paths.append(spooled(pattern))
+            continue
         found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
         if not found:
-            raise ValueError(f"{argument}: there is no file {pattern}; check the path")
+            raise ValueError(
+                f"{argument}: there is no file {pattern}; check the path{file_meant(pattern)}"
+            )
         for path in map(Path, found):
             if path.is_dir():
                 raise ValueError(
@@ -62,7 +75,9 @@ def named_source(patterns: Sequence[str], argument: str) -> Source:
             paths.append(path)
     if not paths:
         raise ValueError(f"{argument}: got no name, expected text files")
-    names = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    names = (first if is_pipe(first) else str(paths[0])) + (
+        f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    )
     return Source(f"{names} ({argument})", tuple(paths))
 
 
@@ -116,7 +131,7 @@ class Corpus:
         self.ids = ids
         self.vocabulary = vocabulary
         self.origin = origin
-        self._offsets = torch.arange(0)
+        self._offsets = torch.arange(0, device="cpu")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +147,7 @@ class Corpus:
         Raises:
             ValueError: nothing of the text is left.
         """
+        asked = vocabulary
         if vocabulary == "data":
             vocabulary = Vocabulary.from_text(source.blocks())
         elif vocabulary == "bytes":
@@ -140,7 +156,9 @@ class Corpus:
             vocabulary = Vocabulary.printable()
         elif not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary: got {vocabulary!r}, expected printable, data or bytes")
+        named = vocabulary == Vocabulary.printable() and isinstance(asked, str)
         encoded = bytearray()
+        foreign: Counter[str] = Counter()
         dtype = np.dtype(np.uint8)
         lost: Counter[str] = Counter()
         total = 0
@@ -150,11 +168,12 @@ class Corpus:
             dtype = ids.dtype
             lost += missing
             total += len(block)
+            if named:
+                foreign += vocabulary.foreign(block)
         warn_lost(lost, total)
+        warn_romanised(foreign - lost, total)
         if not encoded:
-            raise ValueError(
-                f"text: it is empty, expected characters to learn from: {source.origin}"
-            )
+            raise ValueError(f"text: it is empty, expected some characters: {source.origin}")
         ids = np.frombuffer(encoded, dtype)
         return cls(torch.from_numpy(ids), vocabulary, source.origin)
 
@@ -197,7 +216,7 @@ class Corpus:
         if starts < 1:
             raise ValueError(
                 f"text: got {len(self.ids)} characters, expected at least {chunk_len + 1}, one "
-                "more than chunk_len; give a longer text or a smaller chunk_len"
+                "more than chunk_len; give a longer text or a smaller --chunk_len"
             )
         return starts
 
@@ -219,7 +238,8 @@ class Corpus:
         """
         starts = self.check_length(chunk_len)
         if len(self._offsets) != chunk_len + 1:
-            self._offsets = torch.arange(chunk_len + 1).unsqueeze(1)
-        index = torch.randint(starts, (batch_size,), generator=generator) + self._offsets
+            self._offsets = torch.arange(chunk_len + 1, device="cpu").unsqueeze(1)
+        first = torch.randint(starts, (batch_size,), generator=generator, device="cpu")
+        index = first + self._offsets
         chunk = self.ids[index.to(self.ids.device)].long()
         return chunk[:-1], chunk[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 NAMES = ("printable", "data", "bytes")
+ROMANISED_FROM = 0.001  # of the characters: a foreign word in an English text is no news
 SURROGATES = range(0xD800, 0xE000)  # in a text they stand for bytes that are not UTF-8
 
 
@@ -131,13 +133,19 @@ class Vocabulary:
                 lost[chr(code)] = int(count)
         return self.lookup(text.translate(spelling))[0], lost
 
+    def foreign(self, text: str) -> Counter[str]:
+        """How often a text has each character that is not in the vocabulary."""
+        if self.characters is None or text.isascii():
+            return Counter()
+        codes = _code_points(text)
+        codes = codes[self._table[np.minimum(codes, len(self._table) - 1)] == self._unknown]
+        values, counts = np.unique(codes, return_counts=True)
+        return Counter({chr(v): int(n) for v, n in zip(values, counts, strict=True)})
+
     def _spell(self, code: int) -> str:
         if code in SURROGATES:
             return ""
-        from unidecode import unidecode
-
-        spelled = unidecode(chr(code))
-        return "".join(c for c in spelled if self._table[ord(c)] != self._unknown)
+        return "".join(c for c in unidecode_of(chr(code)) if self._table[ord(c)] != self._unknown)
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """The text of ids (N,); bytes that are not UTF-8 become U+FFFD.
@@ -168,12 +176,40 @@ def warn_lost(lost: Counter[str], total: int, stacklevel: int = 2) -> None:
     if not lost:
         return
     often = lost.most_common(1)[0][0]
-    example = "bytes that are not UTF-8" if ord(often) in SURROGATES else repr(often)
+    example, more = repr(often), ""
+    if ord(often) in SURROGATES:
+        example = "bytes that are not UTF-8"
+        more = "; convert the file to UTF-8, as with iconv, or take the vocabulary of bytes"
     warnings.warn(
         f"{sum(lost.values()):,} of {total:,} characters are not in the vocabulary and were "
-        f"dropped, most often {example}",
+        f"dropped, most often {example}{more}",
         stacklevel=stacklevel + 1,
     )
+
+
+def warn_romanised(spelled: Counter[str], total: int) -> None:
+    """One line on letters and symbols that became ASCII, if a text has more than a few.
+
+    Quotation marks, dashes and spaces are left out: English has them too, and loses nothing.
+    """
+    letters = {c: n for c, n in spelled.items() if unicodedata.category(c)[0] not in "PZC"}
+    count = sum(letters.values())
+    if count <= ROMANISED_FROM * total:
+        return
+    often = sorted(letters, key=lambda c: -letters[c])[:3]
+    example = ", ".join(f"{c!r} as {unidecode_of(c)!r}" for c in often)
+    warnings.warn(
+        f"the vocabulary is ASCII, so {count:,} of {total:,} characters are read in their ASCII "
+        f"spelling ({example}); --vocab data keeps them as they are",
+        stacklevel=3,
+    )
+
+
+def unidecode_of(character: str) -> str:
+    """A character's ASCII spelling."""
+    from unidecode import unidecode
+
+    return str(unidecode(character))
 
 
 def _utf8(text: str) -> bytes:

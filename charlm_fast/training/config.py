@@ -7,6 +7,7 @@ import math
 import os
 from typing import Any
 
+from ..text.names import meant
 from ..text.vocab import NAMES
 from . import machine
 
@@ -17,6 +18,9 @@ PRECISIONS = ("float32", "bfloat16")
 
 COUNTS = (
     "n_epochs",
+    "accumulate",
+    "hidden_size",
+    "n_layers",
     "chunk_len",
     "batch_size",
     "val_every",
@@ -24,6 +28,9 @@ COUNTS = (
     "plot_every",
     "save_every",
 )
+
+
+DROPOUTS = ("dropout", "weight_dropout", "output_dropout")
 
 
 def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
@@ -37,10 +44,13 @@ def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
 class TrainConfig:
     """What a run depends on. Each field is a flag of the same name."""
 
-    n_epochs: int = option(3000, "training", "optimisation steps, each on batch_size random chunks")
+    n_epochs: int = option(3000, "training", "optimisation steps")
     lr: float = option(0.005, "training", "Adam's learning rate")
     chunk_len: int = option(200, "training", "characters in a chunk")
     batch_size: int = option(1, "training", "chunks in a step; their gradients are averaged")
+    accumulate: int = option(
+        1, "training", "batches whose gradients make one step, in the memory of one"
+    )
     stateful: bool = option(
         False, "training", "read the text in order, the state carried on, not random chunks"
     )
@@ -54,6 +64,8 @@ class TrainConfig:
     clip: float = option(
         0.0, "optimiser", "largest norm of the gradient of the loss per character; 0 for none"
     )
+    beta1: float = option(0.9, "optimiser", "Adam's decay of the mean of the gradient")
+    beta2: float = option(0.999, "optimiser", "Adam's decay of the mean of its square")
     weight_decay: float = option(0.0, "optimiser", "of AdamW, decoupled; 0 for plain Adam")
     ema: float = option(
         0.0, "optimiser", "decay of the running average of the weights that is kept; 0 for none"
@@ -67,6 +79,13 @@ class TrainConfig:
         0, "validation", "stop after so many validations without a new best; 0 for never"
     )
 
+    init: str | None = option(
+        None,
+        "model",
+        "go on from this saved model's weights, with its sizes and characters (fine-tuning)",
+        metavar="DIR",
+        type=str,
+    )
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
     dropout: float = option(0.0, "model", "between the layers")
@@ -75,7 +94,12 @@ class TrainConfig:
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
 
     data: tuple[str, ...] = option(
-        (), "text", "text files or globs (else CHARLM_FAST_DATA, else Dickens)", nargs="+", type=str
+        (),
+        "text",
+        "text files or globs, - for standard input (else CHARLM_FAST_DATA, else Dickens)",
+        nargs="+",
+        type=str,
+        metavar="FILE",
     )
     test: tuple[str, ...] = option(
         (),
@@ -83,16 +107,22 @@ class TrainConfig:
         "text files to score at the end (else CHARLM_FAST_TEST_DATA)",
         nargs="+",
         type=str,
+        metavar="FILE",
     )
-    vocab: str = option("printable", "text", "the characters to model", choices=NAMES)
+    vocab: str = option(
+        "printable",
+        "text",
+        "the characters: printable ASCII, those of the data (for texts in other scripts), or bytes",
+        choices=NAMES,
+    )
 
     print_every: int = option(100, "reports", "epochs between two lines with a sample")
     plot_every: int = option(10, "reports", "epochs that one point of the loss curve averages")
-    prime: str = option("A", "reports", "what a sample starts with")
+    prime: str = option("A", "reports", "what a sample starts with; else the text's beginning")
     sample_len: int = option(100, "reports", "characters in a sample")
     temperature: float = option(0.8, "reports", "of the samples; 0.8 to 1.0 is the safer band")
     temperatures: tuple[float, ...] = option(
-        TEMPERATURES, "reports", "of --diff_temp", nargs="+", type=float
+        TEMPERATURES, "reports", "of --diff_temp", nargs="+", type=float, metavar="T"
     )
 
     run_dir: str = option("runs", "output", "the folder of all runs")
@@ -129,6 +159,14 @@ class TrainConfig:
         for name in ("warmup", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected at least 0")
+        if self.sample_len < 0:
+            raise ValueError(f"--sample_len: got {self.sample_len}, expected at least 0")
+        for name, value in (
+            ("temperature", self.temperature),
+            *(("temperatures", value) for value in self.temperatures),
+        ):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--{name}: got {value}, expected 0 or a positive number")
         for name in (*COUNTS, "warmup", "patience", "sample_len"):
             if getattr(self, name) >= 1 << 63:
                 raise ValueError(f"--{name}: got {getattr(self, name)}, expected less than 2^63")
@@ -140,15 +178,20 @@ class TrainConfig:
                 raise ValueError(f"--{name}: got {value}, expected 0 or a positive number")
         if not 0 <= self.lr_end <= 1:
             raise ValueError(f"--lr_end: got {self.lr_end}, expected a share of lr from 0 to 1")
-        for name in ("ema", "val_fraction"):
+        for name in ("ema", "val_fraction", "beta1", "beta2", *DROPOUTS):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"--{name}: got {getattr(self, name)}, expected at least 0 and less than 1"
                 )
-        for name, choices in (("schedule", SCHEDULES), ("precision", PRECISIONS)):
+        for name, choices in (
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+            ("vocab", NAMES),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(
                     f"--{name}: got {getattr(self, name)!r}, expected {' or '.join(choices)}"
+                    f"{meant(str(getattr(self, name)), choices)}"
                 )
         if self.patience and not self.val_fraction:
             raise ValueError(

@@ -34,6 +34,8 @@ class Outcome:
 
     epoch: int
     reason: str  # "done", "early" (no new best for `patience` validations) or "stopped"
+    seconds: float = 0.0  # of the steps, without what came before the first
+    characters: int = 0  # that these steps were trained on
 
 
 class _Loss(nn.Module):
@@ -61,7 +63,7 @@ def fit(
     stop: Callable[[], bool] | None = None,
     workers: Workers | None = None,
 ) -> Outcome:
-    """Train a model. An epoch is one step of Adam on ``batch_size`` chunks.
+    """Train a model. An epoch is one step of Adam on ``batch_size`` chunks, ``accumulate`` times.
 
     The loss of a chunk is the cross-entropy summed over its characters; with several chunks the
     mean of their losses. Its gradient is what Adam sees. What is reported is the loss divided by
@@ -103,11 +105,14 @@ def fit(
         precision = torch.autocast(model.encoder.weight.device.type, torch.bfloat16)
     parameters, optimizer, window = progress.parameters, progress.optimizer, progress.window
     average = progress.average
-    width = config.batch_size // workers.count
+    rows = config.batch_size // workers.count * config.accumulate
+    first = progress.epoch
     scheduled = config.schedule != "constant" or config.warmup > 0
     for group in optimizer.param_groups:
         group["lr"] = config.lr
-    start = time.perf_counter() - progress.seconds
+    # The clock runs from here: to make the optimizer took seconds, for it imports torch's compiler.
+    begun = time.perf_counter()
+    start = begun - progress.seconds
     reason = "done"
     for epoch in tqdm(
         range(progress.epoch + 1, config.n_epochs + 1),
@@ -121,13 +126,18 @@ def fit(
         if scheduled:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch)
-        ids, targets, state = progress.batches.next()
-        with precision:
-            loss, state = forward(ids, targets, state)
-        progress.batches.carry(state)
-        if width > 1:
-            loss = loss / width
-        loss.backward()
+        loss = torch.zeros(())
+        for part in range(config.accumulate):
+            ids, targets, state = progress.batches.next()
+            last = part == config.accumulate - 1
+            with nullcontext() if last or workers.count == 1 else forward.no_sync():
+                with precision:
+                    one, state = forward(ids, targets, state)
+                progress.batches.carry(state)
+                if rows > 1:
+                    one = one / rows
+                one.backward()
+            loss = one.detach() if part == 0 else loss + one.detach()
         if config.clip:
             nn.utils.clip_grad_norm_(parameters, config.clip * config.chunk_len)
         optimizer.step()
@@ -136,7 +146,7 @@ def fit(
         if average:
             average.update(epoch)
         place = (epoch - 1) % config.plot_every
-        window[place] = loss.detach()
+        window[place] = loss
         progress.epoch = epoch
 
         at_point = place == config.plot_every - 1
@@ -148,14 +158,15 @@ def fit(
             if on_point is not None:
                 on_point(epoch, mean, seconds)
         if epoch % config.print_every == 0:
-            current = workers.mean(loss.detach())
+            nats = float(workers.mean(loss)) / config.chunk_len
+            _check_finite(nats if progress.is_finite() else math.nan, epoch, config)
             if on_report is not None:
                 with average.applied() if average else nullcontext():
-                    nats = float(current) / config.chunk_len
                     on_report(epoch, nats, time.perf_counter() - start)
         if held_out is not None and (epoch % config.val_every == 0 or epoch == config.n_epochs):
             with average.applied() if average else nullcontext():
                 bits = workers.tell(validate(model, held_out.ids) if workers.first else 0.0)
+                _check_finite(bits, epoch, config)
                 progress.consider(bits)
             seconds = time.perf_counter() - start
             history.add_validation(epoch, bits, seconds)
@@ -172,8 +183,10 @@ def fit(
     if on_save is not None and progress.epoch:
         place = (progress.epoch - 1) % config.plot_every
         _save(progress, window[: place + 1], start, config, on_save)
+    seconds = time.perf_counter() - begun
     progress.keep()
-    return Outcome(progress.epoch, reason)
+    characters = config.chunk_len * config.batch_size * config.accumulate
+    return Outcome(progress.epoch, reason, seconds, characters * (progress.epoch - first))
 
 
 def check_machine(config: TrainConfig, workers: Workers, device: torch.device) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import torch
 
 from ..ops.dispatch import BackendError
@@ -24,6 +27,11 @@ def check_threads(threads: int | None) -> None:
         raise ValueError(
             f"--threads: got {threads}, expected at least 1 and at most {MAX_THREADS:,}"
         )
+    if threads is not None and threads > (cores := os.cpu_count() or threads):
+        warnings.warn(
+            f"--threads: {threads} are more than the {cores} cores here, which is slower",
+            stacklevel=3,
+        )
 
 
 def device(name: str) -> torch.device:
@@ -36,6 +44,9 @@ def device(name: str) -> torch.device:
         found = torch.device(name)
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--device: {name} cannot be used here ({reason}); try cpu") from error
+        reason, hint = str(error).strip().splitlines()[0], "try cpu"
+        if reason.startswith("Expected one of"):  # and all that torch has ever heard of
+            reason = "no such kind of device"
+            hint = "write cuda for an NVIDIA GPU, or cpu" if name == "gpu" else hint
+        raise ValueError(f"--device: {name} cannot be used here ({reason}); {hint}") from error
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..text.files import replacing
 
@@ -17,50 +18,86 @@ if TYPE_CHECKING:
 Curve = tuple[Sequence[float], Sequence[float]]
 
 MOST_CURVES = 10  # in a figure, as many as there are colours to tell apart
-SMOOTH_FROM, SMOOTH_POINTS = 50, 10  # curves of so many points; so many make a mean
+SMOOTH_FROM, SMOOTH_POINTS = 50, 11  # curves of so many points; so many make a mean
+LABEL = "bits per character"
 
 
 def plot_losses(
-    path: str | os.PathLike[str], curves: Mapping[str, Curve], title: str = "Training loss"
+    path: str | os.PathLike[str],
+    curves: Mapping[str, Curve],
+    title: str = "Training loss",
+    *,
+    validations: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> list[Path]:
-    """Draw (epochs, losses) by label into PNG files, which replace old ones.
+    """Draw (epochs, losses in nats) by label into PNG files, in bits, which replace old ones.
 
     A figure takes at most ten curves; the next ten go to ``NAME-2.png`` beside it, and so on. A
-    long curve is drawn as its mean over ten points, with the points themselves faint behind it.
+    long curve is drawn as its centred mean over 11 points, with the points themselves faint behind
+    it. Curves that are equal are drawn once, under all their names.
+
+    Args:
+        validations: (epoch, bits per character) by label, which go into the first figure.
 
     Returns:
         the files.
     """
     path = Path(path)
-    items = list(curves.items())
+    items = _without_copies(curves)
     parts = [items[k : k + MOST_CURVES] for k in range(0, len(items), MOST_CURVES)] or [[]]
     names = [path, *(path.with_stem(f"{path.stem}-{k}") for k in range(2, len(parts) + 1))]
     for name, part in zip(names, parts, strict=True):
         more = f" ({names.index(name) + 1} of {len(parts)})" if len(parts) > 1 else ""
-        _save(_losses(part, title + more), name)
+        dots = (validations or {}) if name is path else {}
+        _save(_losses(part, title + more, dots), name)
     return names
 
 
-def _losses(curves: Sequence[tuple[str, Curve]], title: str) -> Figure:
-    figure = _figure(5)
+def _without_copies(curves: Mapping[str, Curve]) -> list[tuple[str, Curve]]:
+    """Equal curves as one, so that none hides another."""
+    labels: dict[tuple[tuple[float, ...], tuple[float, ...]], list[str]] = {}
+    for label, (epochs, losses) in curves.items():
+        labels.setdefault((tuple(epochs), tuple(losses)), []).append(label)
+    return [("\n= ".join(names), curve) for curve, names in labels.items()]
+
+
+def _losses(
+    curves: Sequence[tuple[str, Curve]],
+    title: str,
+    validations: Mapping[str, Sequence[tuple[float, float]]],
+) -> Figure:
+    figure = _figure(5 + 0.25 * max(0, len(curves) - 3))
     axes = figure.subplots()
+    means = False
     for k, (label, (epochs, losses)) in enumerate(curves):
-        color = f"C{k}"
-        if len(losses) >= SMOOTH_FROM:
-            axes.plot(epochs, losses, color=color, linewidth=0.6, alpha=0.3)
-            epochs, losses = smoothed(epochs, losses)
-        axes.plot(epochs, losses, color=color, label=label, linewidth=1.5)
-    axes.set(title=title, xlabel="epoch", ylabel="loss (nats per character)")
+        color, bits = f"C{k}", [loss / math.log(2) for loss in losses]
+        if len(bits) >= SMOOTH_FROM:
+            means = True
+            axes.plot(epochs, bits, color=color, linewidth=0.6, alpha=0.3)
+        curve = smoothed(epochs, bits) if len(bits) >= SMOOTH_FROM else (epochs, bits)
+        axes.plot(*curve, color=color, label=label, linewidth=1.5)
+    for k, (label, points) in enumerate(validations.items(), len(curves)):
+        axes.plot(*zip(*points, strict=True), color=f"C{k}", label=label, linewidth=1.5, marker=".")
+    axes.set(title=title, xlabel="epoch", ylabel=LABEL)
     axes.grid(alpha=0.3)
     if curves:
-        axes.legend()
+        note = f"faint: each point; line: mean of {SMOOTH_POINTS} around it" if means else None
+        beside: dict[str, Any] = {}
+        if len(curves) > 3:  # below the axes, where it hides no curve
+            beside = {"loc": "upper left", "bbox_to_anchor": (0, -0.12), "ncols": 2}
+        axes.legend(title=note, title_fontsize=8, fontsize=8 if beside else 10, **beside)
     return figure
 
 
 def smoothed(epochs: Sequence[float], losses: Sequence[float]) -> Curve:
-    """The mean of each point and up to nine before it."""
-    windows = (losses[max(0, k - SMOOTH_POINTS + 1) : k + 1] for k in range(len(losses)))
-    return epochs, [statistics.fmean(window) for window in windows]
+    """The mean of each point and up to five on either side, as many on the one as on the other.
+
+    So the mean lies neither before nor behind the points; the first and the last stand alone.
+    """
+    count, means = len(losses), []
+    for k in range(count):
+        reach = min(k, count - 1 - k, SMOOTH_POINTS // 2)
+        means.append(statistics.fmean(losses[k - reach : k + reach + 1]))
+    return epochs, means
 
 
 def plot_scores(path: str | os.PathLike[str], scores: Mapping[str, Sequence[float]]) -> None:
@@ -72,7 +109,7 @@ def plot_scores(path: str | os.PathLike[str], scores: Mapping[str, Sequence[floa
         mean = statistics.fmean(bits)
         axes.plot([mean, mean], [row - 0.3, row + 0.3], color="C0", linewidth=2)
         axes.annotate(
-            f"mean {mean:.3f}",
+            f"mean {mean:.3f}" if len(bits) > 1 else f"{mean:.3f}",
             (max(bits), row),
             xytext=(6, 0),
             textcoords="offset points",
@@ -84,7 +121,8 @@ def plot_scores(path: str | os.PathLike[str], scores: Mapping[str, Sequence[floa
     axes.scatter(dots, places, s=16, color="C0", alpha=0.6)
     axes.set_yticks(list(rows), list(scores), fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.17)
+    width = (max(dots, default=1.0) - min(dots, default=0.0)) or 0.1
+    axes.set_xlim(min(dots, default=0.0) - 0.08 * width, max(dots, default=1.0) + 0.3 * width)
     axes.set(xlabel="bits per character of the test text (less is better)")
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)

@@ -43,12 +43,13 @@ class Progress:
         self.workers = workers
         self.named = dict(model.named_parameters())
         self.parameters = list(self.named.values())
+        betas = (config.beta1, config.beta2)
         if config.weight_decay:
             self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-                self.parameters, config.lr, weight_decay=config.weight_decay, fused=True
+                self.parameters, config.lr, betas, weight_decay=config.weight_decay, fused=True
             )
         else:
-            self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+            self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas, fused=True)
         self.average = Average(self.parameters, config.ema) if config.ema else None
         # The losses of a window stay on the device: reading one would make it wait for each step.
         self.window = torch.zeros(config.plot_every, device=self.parameters[0].device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..lm.model import CharLM
+from ..text.display import shown
 from . import snapshot
 from .config import TrainConfig
 from .runs import History, RunFiles
@@ -69,8 +72,7 @@ class Reports:
         self._log(epoch, [("loss", loss), ("lr", learning_rate(self.config, epoch))])
 
     def on_report(self, epoch: int, loss: float, seconds: float) -> None:
-        percent = 100 * epoch / self.config.n_epochs
-        line = f"[{clock(seconds)} ({epoch} {percent:.0f}%) {loss:.4f}]"
+        line = self._line(epoch, seconds, loss / math.log(2), "training")
         sample = self.model.generate(
             self.config.prime,
             self.config.sample_len,
@@ -80,12 +82,20 @@ class Reports:
         self.files.add_sample(line, sample)
         if self.board:
             self.board.add_text("sample", sample, epoch)
-        tqdm.write(f"{line}\n{sample}\n", file=sys.stdout)
+        tqdm.write(f"{line}\n{shown(sample)}\n", file=sys.stdout)
 
     def on_validation(self, epoch: int, bits: float, seconds: float) -> None:
         self.files.add_validation(epoch, bits, seconds)
         self._log(epoch, [("validation BPC", bits)])
-        tqdm.write(f"[{clock(seconds)} ({epoch})] validation BPC {bits:.4f}", file=sys.stdout)
+        tqdm.write(self._line(epoch, seconds, bits, "validation"), file=sys.stdout)
+
+    def _line(self, epoch: int, seconds: float, bits: float, text: str) -> str:
+        """Where the run is, and how well it predicts which text."""
+        total = self.config.n_epochs
+        return (
+            f"[{clock(seconds)}] epoch {epoch} of {total} ({100 * epoch / total:.0f}%): "
+            f"{bits:.4f} bits per character, {text}"
+        )
 
     def on_save(self, state: Snapshot) -> None:
         state.values["text"] = self.checksum
@@ -119,6 +129,27 @@ class Reports:
             f"{path / 'model'} holds the parameters of the last good checkpoint, at epoch {epoch}, "
             f"and --resume {path} goes on from there"
         )
+
+
+def divergence(history: History, config: TrainConfig, vocab_size: int) -> str:
+    """One sentence if the loss has not fallen as it does when something is learned, or nothing."""
+    if not history.losses:
+        return ""
+    last = history.losses[-max(1, len(history.losses) // 10) :]
+    end, low = statistics.fmean(last), min(history.losses)
+    bits, uniform = end / math.log(2), math.log2(vocab_size)
+    if bits > uniform and vocab_size > 1:
+        found = (
+            f"guessing every character alike would take {uniform:.2f} bits per character, and the "
+            f"training ends at {bits:.2f}"
+        )
+    elif end > 2 * low:
+        found = (
+            f"the training was at {low / math.log(2):.2f} bits per character and ends at {bits:.2f}"
+        )
+    else:
+        return ""
+    return f"it has diverged: {found}; try a smaller --lr than {config.lr:g}"
 
 
 def clock(seconds: float) -> str:

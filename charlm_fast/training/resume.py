@@ -8,18 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..text.names import nearest
+from ..text.vocab import Vocabulary
 from .config import TEMPERATURES, TrainConfig
+from .kinds import fits
 
 CONFIG = "config.json"
-# What JSON holds for a field of the given annotation.
-KINDS: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "int | None": (int, type(None)),
-    "str | None": (str, type(None)),
-}
 
 
 def find_run(named: str, run_dir: str, name: str | None) -> Path:
@@ -35,16 +29,26 @@ def find_run(named: str, run_dir: str, name: str | None) -> Path:
     parent = Path(run_dir)
     if named or name:
         for path in [Path(named), parent / named] if named else [parent / str(name)]:
-            if (path / CONFIG).is_file():
+            if _is_run(path.parent) and not _is_run(path):  # a file or folder of a run
+                path = path.parent
+            if _is_run(path):
                 return path
+        beside = [path.parent.name for path in parent.glob(f"*/{CONFIG}")]
+        near = nearest(Path(named or str(name)).name, beside)
+        hint = f"did you mean {parent / near}?" if near else f"name one, such as those in {parent}"
         raise ValueError(
-            f"--resume: {named or parent / str(name)} is not a run's folder (it has no {CONFIG}); "
-            f"name one, such as those in {parent}"
+            f"--resume: {named or parent / str(name)} is not a run's folder (it has no {CONFIG} of "
+            f"a run); {hint}"
         )
     runs = [path.parent for path in parent.glob(f"*/{CONFIG}")]
     if not runs:
         raise ValueError(f"--resume: {parent} holds no run; start one without --resume")
     return max(runs, key=_changed)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether it holds a run's settings, which may be damaged, and not a model's."""
+    return (path / CONFIG).is_file() and not (path / "model.safetensors").is_file()
 
 
 def _changed(run: Path) -> int:
@@ -74,14 +78,8 @@ def check_kinds(
     for field in fields:
         if field.name not in settings:
             continue
-        annotation, value = str(field.type), settings[field.name]
-        right, items = True, [value]
-        if annotation.startswith("tuple["):
-            annotation = annotation[len("tuple[") : -len(", ...]")]
-            right, items = isinstance(value, list), value if isinstance(value, list) else []
-        too_large = any(type(item) is int and abs(item) >> 63 for item in items)
-        right = right and all(type(item) in KINDS[annotation] for item in items)
-        if too_large or not right:
+        value = settings[field.name]
+        if not fits(field, value):
             raise ValueError(
                 f"--resume: {run / CONFIG} has {field.name} = {value!r:.40}, expected "
                 f"{field.type}; copy the run's folder again or train anew"
@@ -103,6 +101,57 @@ FIXED = (
     "plot_every",
     "overwrite",
 )
+# What makes no difference to the model.
+APART = ("run_dir", "name", "resume", "overwrite", "data", "test", "device", "threads", "n_epochs")
+
+
+def changes_of(config: TrainConfig, after: int) -> list[dict[str, Any]]:
+    """What the settings of a run that goes on differ in from those it had, and since when.
+
+    Args:
+        after: the epoch that it goes on after.
+
+    Returns:
+        those of earlier times, and the new one: ``{"after_epoch": 20, "lr": [0.005, 0.001]}``.
+    """
+    assert config.resume is not None
+    saved = read_settings(Path(config.resume))
+    known = saved.get("changes")
+    changes = [change for change in known if isinstance(change, dict)] if known else []
+    new = {
+        field.name: [saved[field.name], getattr(config, field.name)]
+        for field in dataclasses.fields(config)
+        if field.name in saved
+        and field.name not in APART
+        and field.metadata["group"] not in ("reports", "output")
+        and saved[field.name] != getattr(config, field.name)
+    }
+    return [*changes, {"after_epoch": after, **new}] if new and after else changes
+
+
+def kept_vocabulary(config: TrainConfig) -> Vocabulary | None:
+    """The characters that a run to go on with has kept, if it started from another model's.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    if config.resume is None or config.init is None:
+        return None
+    try:
+        return Vocabulary.from_config(read_settings(Path(config.resume)).get("vocabulary"))
+    except ValueError as error:
+        raise ValueError(f"--resume: {config.resume}: {error}; train anew") from error
+
+
+def described(changes: list[dict[str, Any]]) -> str:
+    """Changes in one clause: ``lr 0.005 until epoch 20, then 0.001``."""
+    parts = [
+        f"{name} {value[0]} until epoch {change.get('after_epoch')}, then {value[1]}"
+        for change in changes
+        for name, value in change.items()
+        if isinstance(value, list) and len(value) == 2
+    ]
+    return "; ".join(parts)
 
 
 def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -119,7 +168,8 @@ def resumed(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if name in values and values[name] != saved.get(name):
             raise ValueError(
                 f"--{name}: got {values[name]!r}, but {run} was started with {saved.get(name)!r}, "
-                "which a resumed run keeps; leave the flag out"
+                "which a resumed run keeps; leave the flag out, or start a run from its model with "
+                f"--init {run / 'model'}"
             )
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     settings = {name: value for name, value in saved.items() if name in fields}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import shlex
 import signal
 import sys
-import time
+from collections import Counter
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,13 +19,14 @@ from ..lm import generation
 from ..lm.model import CharLM
 from ..lm.scoring import evaluate_source
 from ..ops.dispatch import lstm_keeps_bfloat16
-from ..text.corpus import Corpus, find_source
+from ..text.corpus import Corpus, Source, find_source
 from . import machine, snapshot
 from .config import TrainConfig
 from .fit import Outcome, check_machine, fit
-from .reports import Reports, board_writer
+from .reports import Reports, board_writer, divergence
+from .resume import changes_of, described, kept_vocabulary
 from .runs import History, claim, kept_on_disk_errors
-from .setup import build_model, flushed_denormals, test_source
+from .setup import build_model, flushed_denormals, load_corpus, test_source, with_prime
 from .signals import stop_signals
 from .snapshot import Snapshot
 from .workers import Workers, join
@@ -59,15 +63,16 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
         board_writer()  # before the run has a folder
     test = test_source(config)
     source = find_source(config.data)
-    corpus = Corpus.load(source, config.vocab)
+    corpus = load_corpus(config, source, kept_vocabulary(config))
+    if test is not None and workers.first and len(Corpus.load(test, corpus.vocabulary)) < 2:
+        raise ValueError(f"--test: got less than 2 characters to score ({test.origin})")
     if workers.first:
         print(f"text: {len(corpus):,} characters, {corpus.origin}")
         on_cpu = config.precision == "bfloat16" and workers.device.type == "cpu"
         if on_cpu and not lstm_keeps_bfloat16():
             print("--precision: this CPU has no AVX512_BF16 and computes bfloat16 in float32")
     corpus.split(config.val_fraction)[0].check_length(config.chunk_len)
-    if corpus.vocabulary.encode(config.prime).numel() == 0:
-        raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")
+    config = with_prime(config, corpus)
     model = build_model(config, corpus).to(workers.device)
     torch.manual_seed(seed + workers.rank)  # dropout's masks
     begun = _read_snapshot(config, corpus)
@@ -75,6 +80,7 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     if begun:
         history.load(begun.group("history"))
     reports = None
+    changes = changes_of(config, begun.values["epoch"] if begun else 0) if config.resume else []
     if workers.first:
         path = claim(config, mode, held)
         reports = Reports(path, config, model, corpus.checksum(), history, begun)
@@ -83,11 +89,16 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
             mode=mode,
             text=corpus.origin,
             characters=len(corpus),
+            **({"changes": changes} if changes else {}),
+            **({"vocabulary": corpus.vocabulary.to_config()} if config.init else {}),
         )
         again = f", going on after epoch {begun.values['epoch']}" if begun else ""
-        print(f"run: {path}, seed {seed}{again}")
+        print(f"run: {path}, seed {seed}{again}", flush=True)
+        if changes:
+            print(f"note: {described(changes)}")
+        if config.init is not None and config.resume is None:
+            print(f"note: it starts from the weights of {config.init}{_lacks(corpus, source)}")
     workers.wait()  # none trains before the folder is there
-    start = time.perf_counter()
     try:
         with kept_on_disk_errors(path) if reports else nullcontext():
             outcome, code = _fit(model, corpus, config, history, begun, workers, reports)
@@ -102,26 +113,70 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
             reports.close()
     if not reports:
         return code
-    seconds = time.perf_counter() - start
-    with kept_on_disk_errors(path):
-        reports.files.finish(model, history, notes=_notes(config, corpus, history))
+    # A signal that comes now waits: what is trained is written first.
+    with kept_on_disk_errors(path), stop_signals(patient=True) as late:
+        reports.files.finish(model, history, notes=_notes(config, corpus, history, changes))
+    if late() and code == 0:
+        print(f"{_word(late.number)}; the model was saved in {path} first", file=sys.stderr)
+        return 128 + late.number
+    _tell(model, config, history, outcome, test if code == 0 else None, begun)
+    print(f"saved: {path} (config.json, metrics.csv, samples.txt, loss.png, model/)")
+    if code == 0:
+        print(f"next: python -m charlm_fast.generate --model {shlex.quote(str(path))}")
+    return code
+
+
+def _tell(
+    model: CharLM,
+    config: TrainConfig,
+    history: History,
+    outcome: Outcome | None,
+    test: Source | None,
+    begun: Snapshot | None,
+) -> None:
+    """Print what came of a run whose model is saved."""
     if history.losses:
-        print(f"min loss: {min(history.losses):.4f}")
+        bits = min(history.losses) / math.log(2)
+        print(f"lowest training loss: {bits:.4f} bits per character")
     if history.validations:
         epoch, bits, _ = min(history.validations, key=lambda row: row[1])
-        print(f"best validation BPC: {bits:.4f} at epoch {epoch}, the model that is kept")
-    if outcome and outcome.reason == "early":
+        print(
+            f"best validation: {bits:.4f} bits per character at epoch {epoch}, the model that is "
+            "kept"
+        )
+    if found := divergence(history, config, model.vocab_size):
+        print(f"warning: {found}", file=sys.stderr)
+    if outcome is None:
+        return
+    if outcome.reason == "early":
         print(f"stopped at epoch {outcome.epoch}: {config.patience} validations without a better")
-    if code == 0 and outcome:
-        if test is not None:
-            score = evaluate_source(model, test)
-            bits = score.bits_per_character
-            print(f"BPC: {bits:.4f} ({test.origin}, {score.characters:,} characters)")
-        trained = outcome.epoch - (begun.values["epoch"] if begun else 0)
-        characters = trained * config.chunk_len * config.batch_size
-        print(f"time: {seconds:.1f} s, {characters / seconds:,.0f} characters/s")
-    print(f"saved: {reports.files.path} (config.json, metrics.csv, samples.txt, loss.png, model/)")
-    return code
+    if test is not None:
+        score = evaluate_source(model, test)
+        bits = score.bits_per_character
+        print(f"BPC: {bits:.4f} ({test.origin}, {score.characters:,} characters)")
+    if outcome.characters:
+        speed = outcome.characters / max(outcome.seconds, 1e-9)
+        print(f"time: {outcome.seconds:.1f} s, {speed:,.0f} characters/s")
+    elif begun:
+        print(
+            f"finished: the run had reached epoch {outcome.epoch} of {config.n_epochs} before; to "
+            "train on, raise --n_epochs"
+        )
+
+
+def _lacks(corpus: Corpus, source: Source) -> str:
+    """What the vocabulary of a model to start from lacks of a text, in one clause."""
+    missing: Counter[str] = Counter()
+    for block in source.blocks():
+        missing += corpus.vocabulary.foreign(block)
+    if not missing:
+        return ""
+    names = ", ".join(repr(c) for c, _ in missing.most_common(5))
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (
+        f"; its characters lack {names}{more} of this text ({sum(missing.values()):,} places), "
+        "which are spelled in those it has, or left out"
+    )
 
 
 def _read_snapshot(config: TrainConfig, corpus: Corpus) -> Snapshot | None:
@@ -169,22 +224,34 @@ def _fit(
     if outcome.reason != "stopped":
         return outcome, 0
     if reports:
-        what = "terminated" if stop.number == signal.SIGTERM else "interrupted"
         path = reports.files.path
         print(
-            f"{what}; saving what there is in {path}; go on after epoch {outcome.epoch} with: "
-            f"python -m charlm_fast.train --resume {path}",
+            f"{_word(stop.number)}; saving what there is in {path}; go on after epoch "
+            f"{outcome.epoch} with: python -m charlm_fast.train --resume {path}",
             file=sys.stderr,
         )
     return outcome, 128 + (stop.number or signal.SIGINT)
+
+
+def _word(number: int) -> str:
+    return "terminated" if number == signal.SIGTERM else "interrupted"
 
 
 def _ignore(state: Snapshot) -> None:
     """Only the first worker writes, but all take part in a snapshot."""
 
 
-def _notes(config: TrainConfig, corpus: Corpus, history: History) -> str:
-    loss = f" Lowest training loss: {min(history.losses):.3f} nats." if history.losses else ""
+def _notes(
+    config: TrainConfig, corpus: Corpus, history: History, changes: list[dict[str, Any]]
+) -> str:
+    loss = ""
+    if history.losses:
+        bits = min(history.losses) / math.log(2)
+        loss = f" Lowest training loss: {bits:.3f} bits per character."
+    if changes:
+        loss += f" In its course these changed: {described(changes)}."
+    if config.init is not None:
+        loss += f" Started from the weights of {config.init}."
     epoch = history.epochs[-1] if history.epochs else 0
     return (
         f"Trained for {epoch} epochs of {config.batch_size} x {config.chunk_len} characters with "

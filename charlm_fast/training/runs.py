@@ -67,6 +67,7 @@ class History:
 
 
 LOCK = ".lock"
+VALIDATION = "validation text"  # its name in a picture
 
 
 def hold(path: Path) -> FileLock:
@@ -104,7 +105,8 @@ def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
         taken = path.is_dir() and any(file.name != LOCK for file in path.iterdir())
         if path.is_file() or (taken and not config.overwrite):
             raise ValueError(
-                f"--name: {path} exists; choose another name, or write over it with --overwrite"
+                f"--name: {path} exists; choose another name, go on with it (--resume {path}), or "
+                "write over it (--overwrite)"
             )
         path.mkdir(parents=True, exist_ok=True)
         held.callback(hold(path).release)
@@ -202,10 +204,15 @@ class RunFiles:
                 file.close()
 
     def finish(self, model: CharLM, history: History, notes: str) -> None:
-        """Write the model and the loss curve."""
+        """Write the model first, then the loss curve."""
+        model.save_pretrained(self.path / "model", notes=notes)
         self.flush()
         self.close()
-        model.save_pretrained(self.path / "model", notes=notes)
         from .plot import plot_losses
 
-        plot_losses(self.path / "loss.png", {self.path.name: (history.epochs, history.losses)})
+        validations = {VALIDATION: [(epoch, bits) for epoch, bits, _ in history.validations]}
+        plot_losses(
+            self.path / "loss.png",
+            {self.path.name: (history.epochs, history.losses)},
+            validations=validations if history.validations else {},
+        )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from ..lm import checkpoint
 from ..lm.model import CharLM
 from ..text.corpus import Corpus, Source, named_source
+from ..text.encoding import fold_lines
+from ..text.vocab import Vocabulary
 from .config import TrainConfig
+from .init import load_weights
 
 TEST_VARIABLE = "CHARLM_FAST_TEST_DATA"
 
 
 def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
-    """A new model for a text; its parameters depend on ``config.seed`` alone."""
+    """A new model for a text; its parameters depend on ``config.seed`` alone, or are ``init``'s."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed or 0)
         model = CharLM(
@@ -29,7 +35,42 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
             output_dropout=config.output_dropout,
             vocabulary=corpus.vocabulary,
         )
+    if config.init is not None and config.resume is None and config.device != "meta":
+        load_weights(model, config.init)
     return model.to(config.device)
+
+
+def load_corpus(config: TrainConfig, source: Source, vocabulary: Vocabulary | None) -> Corpus:
+    """The text to train on.
+
+    Args:
+        vocabulary: of the run that goes on, where it is not simply ``config.vocab``.
+    """
+    if vocabulary is None and config.init is not None:
+        vocabulary = checkpoint.read_config(checkpoint.locate(config.init))["vocabulary"]
+    return Corpus.load(source, config.vocab if vocabulary is None else vocabulary)
+
+
+def with_prime(config: TrainConfig, corpus: Corpus) -> TrainConfig:
+    """The settings with a prime that the model can read: the default gives way to the text's start.
+
+    Raises:
+        ValueError: nothing of ``--prime`` is in the vocabulary.
+    """
+    vocabulary = corpus.vocabulary
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that are dropped
+        ids = vocabulary.encode(fold_lines(config.prime))
+    known = ids.numel() > 0
+    if known and vocabulary.characters is None and config.prime == TrainConfig.prime:
+        known = bool((corpus.ids == ids[0]).any())
+    if known:
+        return dataclasses.replace(config, prime=fold_lines(config.prime))
+    if config.prime != TrainConfig.prime:
+        raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")
+    beginning = vocabulary.decode(corpus.ids[:64].long())
+    first = next((c for c in beginning if not c.isspace()), beginning[:1])
+    return dataclasses.replace(config, prime=first)
 
 
 @contextmanager

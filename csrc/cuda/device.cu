@@ -1,9 +1,10 @@
 // What the planner asks of a device.
+#include <cuda_runtime.h>
+
 #include <array>
 #include <mutex>
 
 #include "sequence.h"
-#include "types.cuh"
 
 namespace charlm {
 namespace cuda {
@@ -11,20 +12,29 @@ namespace {
 
 __global__ void cluster_probe() {}
 
-// The largest cluster of blocks that each fill a multiprocessor's shared memory. 8 is portable;
-// whether 16 fit depends on how many multiprocessors of a cluster's part of the chip work.
-int max_cluster(int shared_memory, int* result) {
-  cudaError_t code = cudaFuncSetAttribute(
-      cluster_probe, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory);
-  if (code == cudaSuccess)
-    code = cudaFuncSetAttribute(cluster_probe, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+// How many clusters of `size` blocks that each fill a multiprocessor's shared memory run at the
+// same time. 8 is portable; whether 16 fit depends on how many multiprocessors of a cluster's part
+// of the chip work. A driver that cannot say has none: no error, the grids serve without.
+int clusters_at_once(int size, int shared_memory) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(size);
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(16);
+  config.gridDim = dim3(static_cast<unsigned>(size));
   config.blockDim = dim3(512);
   config.dynamicSmemBytes = static_cast<size_t>(shared_memory);
-  if (code == cudaSuccess)
-    code = cudaOccupancyMaxPotentialClusterSize(result, cluster_probe, &config);
-  return code;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int result = 0;
+  cudaError_t code = cudaFuncSetAttribute(
+      cluster_probe, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_memory);
+  if (code == cudaSuccess && size > 8)
+    code = cudaFuncSetAttribute(cluster_probe, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+  if (code == cudaSuccess) code = cudaOccupancyMaxActiveClusters(&result, cluster_probe, &config);
+  if (code == cudaSuccess) return result;
+  cudaGetLastError();  // else torch's next kernel would raise it
+  return 0;
 }
 
 int query(int device, DeviceFacts* facts) {
@@ -45,7 +55,12 @@ int query(int device, DeviceFacts* facts) {
   facts->shared_memory = shared;
   facts->max_cluster = 1;
   if (!cooperative) facts->multiprocessors = 0;  // nothing that waits for a grid
-  return clusters ? max_cluster(shared, &facts->max_cluster) : cudaSuccess;
+  for (std::size_t k = 0; clusters && k < facts->clusters.size(); ++k) {
+    facts->clusters[k] = clusters_at_once(1 << k, shared);
+    if (!facts->clusters[k]) break;
+    facts->max_cluster = 1 << k;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace

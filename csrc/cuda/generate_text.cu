@@ -112,10 +112,14 @@ struct Block {
         const bool inside = head ? first_class + j < classes : unit < a.H;
         const T* source = from + (head ? first_class + j : row) * columns;
         for (i64 k = 4 * threadIdx.x; k < columns; k += 4 * kWarp) {
-          Pack<T, 4> pack;
-          for (int i = 0; i < 4; ++i) pack.value[i] = to_storage<T>(C(0));
-          if (inside) pack = *reinterpret_cast<const Pack<T, 4>*>(source + k);
-          *reinterpret_cast<Pack<T, 4>*>(to + j * stride + k) = pack;
+          constexpr int kPart = sizeof(T) == 8 ? 2 : 4;  // rows are 16 bytes aligned, not 32
+#pragma unroll
+          for (int part = 0; part < 4; part += kPart) {
+            Pack<T, kPart> pack;
+            for (int i = 0; i < kPart; ++i) pack.value[i] = to_storage<T>(C(0));
+            if (inside) pack = *reinterpret_cast<const Pack<T, kPart>*>(source + k + part);
+            *reinterpret_cast<Pack<T, kPart>*>(to + j * stride + k + part) = pack;
+          }
         }
       }
       return head ? Weights<T>{to, stride, stride} : Weights<T>{to, stride, p.units * stride};

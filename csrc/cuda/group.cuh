@@ -25,12 +25,42 @@ __device__ __forceinline__ void group_sync() {
     grid_sync();
 }
 
-// Where `own`, in this block's shared memory, lies in that of block `rank` of the cluster.
-__device__ __forceinline__ float* in_block(float* own, int rank) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  return cooperative_groups::this_cluster().map_shared_rank(own, static_cast<unsigned>(rank));
-#else
-  return rank ? nullptr : own;  // no launch gets here
+// The same in two halves: what is stored between them reaches the group a barrier later, and does
+// not hold this one up.
+template <bool kCluster>
+__device__ __forceinline__ auto group_arrive() {
+  if constexpr (kCluster)
+    return cluster_arrive();
+  else
+    return grid_arrive();
+}
+
+template <bool kCluster, class Token>
+__device__ __forceinline__ void group_wait(Token token) {
+  if constexpr (kCluster)
+    cluster_wait();
+  else
+    grid_wait(token);
+}
+
+// Stores `values` in the shared memory of block `rank` of the cluster, at the place that `own` has
+// in this block's.
+template <int W>
+__device__ __forceinline__ void store_in_block(float* own, int rank, const float (&values)[W]) {
+  static_assert(W == 1 || W == 4, "one access");
+#if !defined(__CUDACC__)
+  store<W>(cooperative_groups::this_cluster().map_shared_rank(own, static_cast<unsigned>(rank)),
+           values);
+#elif __CUDA_ARCH__ >= 900
+  const auto here = static_cast<unsigned>(__cvta_generic_to_shared(own));
+  unsigned there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
+  if constexpr (W == 1)
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(values[0]) : "memory");
+  else
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there), "f"(values[0]),
+                 "f"(values[1]), "f"(values[2]), "f"(values[3])
+                 : "memory");
 #endif
 }
 

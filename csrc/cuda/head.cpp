@@ -31,7 +31,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor x, Tensor
   const i64* target = id_pointer(targets, x);
   check(launch_check_ids(target, N, V, true, stream), "check_ids");
 
-  const int64_t block = std::min(N, std::max<int64_t>(16, kBlockElements / V));
+  const int64_t each = std::max<int64_t>(16, kBlockElements / std::max<int64_t>(1, V));
+  const int64_t block = std::min(N, each);
   const bool whole = block == N, wide = storage == compute;
   const auto empty = [&](int64_t rows, int64_t columns, ScalarType type) {
     return torch::stable::new_empty(x, {rows, columns}, type);

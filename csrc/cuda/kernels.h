@@ -2,7 +2,7 @@
 // compiles with a plain C++ compiler.
 //
 // Storage type T is one of DType; compute type C is float for float, bfloat16 and half, and
-// double for double. Names as in cpu/lstm_args.h: H hidden units, R recurrent columns, V
+// double for double. Names as in cpu/lstm/args.h: H hidden units, R recurrent columns, V
 // segments or classes. Each launcher returns 0 or a CUDA error code for error_text().
 #pragma once
 
@@ -47,6 +47,8 @@ int launch_add(DType dtype, const void* a, const void* b, void* out, i64 n, void
 
 // Traps with a sentence on stdout where an id is not in [0, limit): the check cannot reach the
 // host without a synchronisation, which would cost more than the step and break graph capture.
+// As an assertion of torch's own kernels does (Embedding's, nll_loss's), the trap ends the CUDA
+// context of the process: an error that leaves it alive would have to be waited for.
 int launch_check_ids(const i64* ids, i64 n, i64 limit, bool targets, void* stream);
 
 // out T (V, columns): sum of the rows T (n, columns) of each id, in an order fixed by n alone.

@@ -1,4 +1,4 @@
-// The CUDA operations as the binding sees them: arguments and results as in cpu/lstm.h.
+// The CUDA operations as the binding sees them: arguments and results as in cpu/lstm/lstm.h.
 //
 // Storage may be float, double, bfloat16 or half; for the last two all sums, the running cell
 // state and its gradient are float. What the reserve and the results hold is rounded to the
@@ -38,7 +38,7 @@ std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj,
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 
-// As in cpu/lstm.h.
+// As in cpu/lstm/lstm.h.
 std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor x, Tensor weight,
                                                                 std::optional<Tensor> bias,
                                                                 Tensor targets, bool save);

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const i64 place = below * parts + static_cast<i64>(rank) * own + r * g.units + unit % g.units;
       const float values[4] = {sum[0][0], sum[1][0], sum[2][0], sum[3][0]};
       if (kCluster)
-        store<4>(in_block(received + tick % 2 * sources * parts + place, owner), values);
+        store_in_block(received + tick % 2 * sources * parts + place, owner, values);
       else
         store<4>(exchange + (tick % 2 * blocks + first_block + owner) * sources * parts + place,
                  values);

@@ -66,6 +66,28 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     const bool active = step >= 0 && step < a.steps, last = step + 1 == a.steps;
     const float* now = h + (kCluster && tick % 2 ? state : 0);
     float* next = h + (kCluster && tick % 2 == 0 ? state : 0);
+    // What the hand-over does not need is stored after it: the gates of this thread's last item.
+    int kept = -1;  // its place among the cells
+    cell::Gates<float> gate = {};
+    T out = to_storage<T>(0.0f);
+    const auto save = [&] {
+      if (kept < 0) return;
+      const i64 row = first_row + kept / g.units, unit = first_unit + kept % g.units;
+      const i64 at = t * a.B + row;
+      if (l.hidden) static_cast<T*>(l.hidden)[at * a.H + unit] = out;
+      if (l.gates) {
+        T* gates = static_cast<T*>(l.gates) + at * 4 * a.H + unit;
+        gates[0] = to_storage<T>(gate.i);
+        gates[a.H] = to_storage<T>(gate.f);
+        gates[2 * a.H] = to_storage<T>(gate.g);
+        gates[3 * a.H] = to_storage<T>(gate.o);
+        static_cast<T*>(l.cells)[at * a.H + unit] = to_storage<T>(c[kept]);
+      }
+      if (last) {
+        h_of_call[row * a.H + unit] = out;
+        c_of_call[row * a.H + unit] = c[kept];
+      }
+    };
     // Whole warps stay together: the sum over lanes needs all of them.
     for (int base = 0; active && base < items; base += teams) {
       if (base + (team & ~3) >= items) break;
@@ -73,7 +95,8 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const int u = item % g.units, first = item / g.units * kRows;
       const int r = first + (kRows == 1 ? 0 : lane);
       const i64 row = first_row + r, unit = first_unit + u, at = t * a.B + row;
-      const bool owns = base + team < items && row < a.B && unit < a.H && (kRows > 1 || lane == 0);
+      const bool there = base + team < items && row < a.B && unit < a.H;
+      const bool owns = there && (kRows > 1 || lane == 0);
       float pre[4] = {};
       if (owns) {
         const float* from =
@@ -88,37 +111,38 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       team_products<kRows>(weights + u * g.stride, g.units * g.stride, now + first * width, width,
                            layer ? width : columns, lane, sum);
       team_sum<kRows>(sum, lane);
-      if (!owns) continue;
-      const auto gate = cell::activate(cell::Gates<float>{sum[0][0] + pre[0], sum[1][0] + pre[1],
-                                                          sum[2][0] + pre[2], sum[3][0] + pre[3]});
-      float& state_of_cell = c[r * g.units + u];
-      const T out = to_storage<T>(cell::forward(gate, state_of_cell));
-      if (l.hidden) static_cast<T*>(l.hidden)[at * a.H + unit] = out;
-      if (l.gates) {
-        T* gates = static_cast<T*>(l.gates) + at * 4 * a.H + unit;
-        gates[0] = to_storage<T>(gate.i);
-        gates[a.H] = to_storage<T>(gate.f);
-        gates[2 * a.H] = to_storage<T>(gate.g);
-        gates[3 * a.H] = to_storage<T>(gate.o);
-        static_cast<T*>(l.cells)[at * a.H + unit] = to_storage<T>(state_of_cell);
-      }
-      if (last) {
-        h_of_call[row * a.H + unit] = out;
-        c_of_call[row * a.H + unit] = state_of_cell;
+      save();
+      kept = -1;
+      float sent[1] = {0.0f};
+      if (owns) {
+        kept = r * g.units + u;
+        gate = cell::activate(cell::Gates<float>{sum[0][0] + pre[0], sum[1][0] + pre[1],
+                                                 sum[2][0] + pre[2], sum[3][0] + pre[3]});
+        out = to_storage<T>(cell::forward(gate, c[kept]));
+        sent[0] = static_cast<float>(out);
       }
       if (kCluster) {
+        // Of one row the lanes of a team share the blocks.
+        constexpr int kStride = kRows == 1 ? kTeam : 1;
+        if (kRows == 1) sent[0] = __shfl_sync(0xffffffffu, sent[0], threadIdx.x / kTeam * kTeam);
+        if (!there) continue;
         float* to = next + r * width + unit;
-        for (int b = 0; !last && b < g.size; ++b)
-          *in_block(to, layer * g.size + b) = static_cast<float>(out);
-        for (int b = 0; layer + 1 < g.layers && b < g.size; ++b)
-          *in_block(to + columns, (layer + 1) * g.size + b) = static_cast<float>(out);
-      } else {
+        for (int b = kRows == 1 ? lane : 0; !last && b < g.size; b += kStride)
+          store_in_block(to, layer * g.size + b, sent);
+        for (int b = kRows == 1 ? lane : 0; layer + 1 < g.layers && b < g.size; b += kStride)
+          store_in_block(to + columns, (layer + 1) * g.size + b, sent);
+      } else if (owns) {
         static_cast<float*>(a.exchange)[((tick % 2 * g.layers + layer) * a.B + row) * a.H + unit] =
-            static_cast<float>(out);
+            sent[0];
       }
     }
-    if (tick + 1 == ticks) break;  // nothing was handed on
-    group_sync<kCluster>();
+    if (tick + 1 == ticks) {  // nothing was handed on
+      save();
+      break;
+    }
+    const auto token = group_arrive<kCluster>();
+    save();
+    group_wait<kCluster>(token);
     if (!kCluster) {
       const float* from =
           static_cast<const float*>(a.exchange) + (tick % 2 * g.layers + layer) * a.B * a.H;

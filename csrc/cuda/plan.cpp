@@ -6,9 +6,12 @@ namespace charlm {
 namespace cuda {
 namespace {
 
-// A step streams a block's weights from shared memory at 128 bytes a cycle: 64 KiB are 512
-// cycles, about what the exchange between the blocks costs.
-constexpr long long kWeightsOfBlock = 64 << 10;
+// Cycles of a step, roughly. A multiprocessor reads 128 bytes from shared memory and does 128
+// multiply-adds a cycle; a hand-over within a cluster takes about half a microsecond, more in a
+// larger one, and across a grid a full one; the cell itself is five exponentials and divisions in
+// a row.
+constexpr double kShared = 128, kMultiplied = 128, kCell = 450;
+constexpr double kCluster = 900, kClusterBlock = 25, kGrid = 2400;
 // Above this many rows a group, the products of a GEMM a step keep the device busy by themselves.
 constexpr long long kMaxTile = 32;
 constexpr int kMaxThreads = 512, kLanes = 8;
@@ -55,6 +58,24 @@ SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, i
   return p;
 }
 
+// Blocks of one launch must not share a multiprocessor while others idle: two that stream their
+// weights halve each other's bandwidth. More than half of the memory keeps them apart.
+SequencePlan alone(SequencePlan p, const DeviceFacts& device) {
+  p.shared_memory = std::max(p.shared_memory, device.shared_memory / 2 / 16 * 16 + 16);
+  return p;
+}
+
+double cycles_of(const SequenceShape& s, const SequencePlan& p) {
+  const double columns = static_cast<double>((p.layers > 1 ? 2 : 1) * round_up(s.hidden, 4));
+  const double products = 4 * p.units * columns, passes = p.tile / p.rows;
+  // A pass over the weights serves a register tile; each team reads the tile's rows anew.
+  const double loads = passes * (products * s.element + p.units * columns * p.rows * 4) / kShared;
+  const double multiplied = products * p.tile / kMultiplied;
+  const bool cluster = p.kernel == SequenceKernel::kCluster;
+  const double hand_over = cluster ? kCluster + kClusterBlock * p.group * p.layers : kGrid;
+  return std::max(loads, multiplied) + kCell + hand_over;
+}
+
 }  // namespace
 
 std::string describe(const SequencePlan& p) {
@@ -80,18 +101,21 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
                     " rows keeps the device busy with a GEMM a step");
   const long long matrix = (layers > 1 ? 8 : 4) * s.hidden * s.hidden * s.element;
 
+  SequencePlan best = {};
+  const auto consider = [&](const SequencePlan& plan) {
+    if (plan.tile > kMaxTile || plan.shared_memory > device.shared_memory) return;
+    const double cycles = cycles_of(s, plan);
+    if (best.group && cycles >= best.cycles) return;
+    best = alone(plan, device);
+    best.cycles = cycles;
+  };
   // Clusters of a power of two: what every device offers.
   const int most = layers & (layers - 1) ? 0 : device.max_cluster / layers;
   for (int group = 1; group <= most && device.sm >= 90; group *= 2) {
-    // Of the largest clusters that the device offers take what fits; of smaller ones only what
-    // streams fast.
-    if (group * 2 <= most && matrix > group * kWeightsOfBlock) continue;
-    if (group * layers > device.multiprocessors) break;
-    const long long tile = div_up(s.batch, device.multiprocessors / (group * layers));
-    const SequencePlan plan = layout(s, layers, SequenceKernel::kCluster, group, tile);
-    if (plan.tile <= kMaxTile && plan.shared_memory <= device.shared_memory) return plan;
+    const long long clusters = device.clusters_of(group * layers);
+    if (clusters < 1) break;
+    consider(layout(s, layers, SequenceKernel::kCluster, group, div_up(s.batch, clusters)));
   }
-
   for (long long tile = std::min(s.batch, kMaxTile); tile > 0; tile = tile > 8 ? tile / 2 : 0) {
     const long long groups = div_up(s.batch, s.batch <= 2 ? tile : round_up(tile, 8));
     const long long group = device.multiprocessors / (groups * layers);
@@ -99,10 +123,9 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
     const SequencePlan plan =
         layout(s, layers, SequenceKernel::kGrid, static_cast<int>(group), tile);
     // All blocks must be resident at once: one waits for every other.
-    if (plan.groups * plan.group * layers <= device.multiprocessors &&
-        plan.shared_memory <= device.shared_memory)
-      return plan;
+    if (plan.groups * plan.group * layers <= device.multiprocessors) consider(plan);
   }
+  if (best.group) return best;
   return per_step("the recurrent weights of " + std::to_string(s.hidden) + " units (" +
                   std::to_string(matrix >> 10) + " KiB) and the state of " +
                   std::to_string(s.batch) + " rows do not fit the shared memory of " +
@@ -115,10 +138,10 @@ SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
   const SequencePlan single = plan_layers(s, 1, device);
   if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)
     return single;
-  // All layers in little more than the time of one, unless that takes more rows a block.
+  // A wavefront takes a tick where single layers take a step each, one after another.
   const SequencePlan wave = plan_layers(s, static_cast<int>(s.layers), device);
-  const bool better =
-      wave.kernel != SequenceKernel::kPerStep && wave.tile <= std::max(single.tile, kLanes);
+  const bool better = wave.kernel != SequenceKernel::kPerStep &&
+                      wave.cycles < static_cast<double>(s.layers) * single.cycles;
   return better ? wave : single;
 }
 

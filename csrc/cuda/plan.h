@@ -2,6 +2,8 @@
 // CUDA headers, so that the choice is tested where there is no GPU.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <string>
 
 namespace charlm {
@@ -18,6 +20,16 @@ struct DeviceFacts {
   int multiprocessors;      // of which a grid-synchronising launch may fill each once
   long long shared_memory;  // bytes a block can have
   int max_cluster;          // blocks; 1 where there are no clusters
+  // Of blocks that each fill a multiprocessor, the clusters of 1 << k that run at the same time, or
+  // 0 where nobody asked. Fewer than multiprocessors / size: parts of the chip differ in length.
+  std::array<int, 5> clusters;
+
+  // Clusters of `size` blocks, a power of two, that run at the same time.
+  long long clusters_of(int size) const {
+    std::size_t k = 0;
+    while (1 << k < size) ++k;
+    return k < clusters.size() && clusters[k] ? clusters[k] : multiprocessors / size;
+  }
 };
 
 struct SequenceShape {
@@ -48,6 +60,7 @@ struct SequencePlan {
   int stride;               // elements between rows of weights in shared memory
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory
+  double cycles;            // of a step of all its layers: an estimate, by which plans compare
   std::string reason;       // of kPerStep, else empty
 };
 

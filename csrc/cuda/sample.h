@@ -1,5 +1,6 @@
 // Sampling and generation on the device as the binding sees them: arguments and results as in
-// cpu/generation.h, with log-probabilities in float for bfloat16 and half. Nothing synchronises.
+// cpu/text/generation.h, with log-probabilities in float for bfloat16 and half. Nothing
+// synchronises.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

@@ -67,8 +67,9 @@ Candidate layout(const TextShape& s, const DeviceFacts& device, Wait wait, int s
   const double stream = passes * kept / kShared + passes * streamed / kSecondLevel;
   const double draws = p.drawers ? div_up(tile, p.drawers)
                                  : static_cast<double>(tile) * div_up(s.vocabulary, 4 * kWarpRow);
-  const double waves =
-      static_cast<double>(div_up(groups * p.size, std::max(1, device.multiprocessors)));
+  const long long at_once = std::max(
+      1LL, wait == Wait::kCluster ? device.clusters_of(p.size) * p.size : device.multiprocessors);
+  const double waves = static_cast<double>(div_up(groups * p.size, at_once));
   const double cycles = std::max(products, stream) + draws * kDraw +
                         static_cast<double>(s.layers + 1) * kHandOver[static_cast<int>(wait)];
   if (p.shared_memory > device.shared_memory || groups > kMaxBlocks / p.size) p.size = 0;

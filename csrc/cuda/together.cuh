@@ -3,6 +3,8 @@
 
 #include <cooperative_groups.h>
 
+#include <utility>
+
 #include "types.cuh"
 
 namespace charlm {
@@ -14,7 +16,29 @@ __device__ __forceinline__ void cluster_sync() {
 #endif
 }
 
+__device__ __forceinline__ int cluster_arrive() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  cooperative_groups::this_cluster().barrier_arrive();
+#endif
+  return 0;
+}
+
+__device__ __forceinline__ void cluster_wait() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  cooperative_groups::this_cluster().barrier_wait();
+#endif
+}
+
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
+
+__device__ __forceinline__ auto grid_arrive() {
+  return cooperative_groups::this_grid().barrier_arrive();
+}
+
+template <class Token>
+__device__ __forceinline__ void grid_wait(Token token) {
+  cooperative_groups::this_grid().barrier_wait(std::move(token));
+}
 
 struct Together {
   int cluster;  // blocks, 1: no clusters

@@ -29,6 +29,7 @@ __device__ __forceinline__ T to_storage(C x) {
 
 template <class T, int W>
 struct alignas(sizeof(T) * W) Pack {
+  static_assert(sizeof(T) * W <= 16, "one access: rows are aligned to 16 bytes, not to more");
   T value[W];
 };
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 import torch
@@ -26,15 +27,24 @@ KNOWN = [
 ]  # fmt: skip
 
 SOURCE = """
+#include <pybind11/pybind11.h>
+
 #include "common/philox.h"
-extern "C" void words(unsigned long long seed, unsigned long long offset, unsigned long long row,
-                      unsigned* out) {
-  const charlm::PhiloxWords w = charlm::philox(seed, offset, row);
-  for (int k = 0; k < 4; ++k) out[k] = w.word[k];
+
+namespace py = pybind11;
+
+unsigned long long wrapped(const py::int_& value) {  // modulo 2^64, negative values too
+  return PyLong_AsUnsignedLongLongMask(value.ptr());
 }
-extern "C" double uniform(unsigned long long seed, unsigned long long offset,
-                          unsigned long long row) {
-  return charlm::philox_uniform(seed, offset, row);
+
+PYBIND11_MODULE(philox_header, m) {
+  m.def("words", [](const py::int_& seed, const py::int_& offset, const py::int_& row) {
+    const charlm::PhiloxWords w = charlm::philox(wrapped(seed), wrapped(offset), wrapped(row));
+    return py::make_tuple(w.word[0], w.word[1], w.word[2], w.word[3]);
+  });
+  m.def("uniform", [](const py::int_& seed, const py::int_& offset, const py::int_& row) {
+    return charlm::philox_uniform(wrapped(seed), wrapped(offset), wrapped(row));
+  });
 }
 """
 
@@ -91,37 +101,35 @@ def _place(counter: str, key: str) -> tuple[int, int, int]:
 
 @pytest.fixture(scope="module")
 def header(cxx, run, tmp_path_factory):
+    pybind11 = pytest.importorskip("pybind11")
     folder = tmp_path_factory.mktemp("philox")
     (folder / "philox.cpp").write_text(SOURCE)
-    library = folder / "philox.so"
+    library = folder / "philox_header.so"
     run(
-        [cxx, "-std=c++17", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
-        + [f"-I{ROOT}/csrc", str(folder / "philox.cpp"), "-o", str(library)]
+        [cxx, "-std=c++17", "-O1", "-g0", "-shared", "-fPIC", "-fvisibility=hidden"]
+        + ["-Wall", "-Wextra", "-Werror", f"-I{ROOT}/csrc"]
+        + [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_path('include')}"]
+        + [str(folder / "philox.cpp"), "-o", str(library)]
     )
-    loaded = ctypes.CDLL(str(library))
-    loaded.uniform.restype = ctypes.c_double
-    return loaded
-
-
-def _header_words(header, place) -> list[int]:
-    out = (ctypes.c_uint * 4)()
-    header.words(*(ctypes.c_ulonglong(v) for v in place), out)
-    return list(out)
+    spec = importlib.util.spec_from_file_location("philox_header", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("counter, key, expected", KNOWN)
 def test_known_answers(header, counter, key, expected):
     place = _place(counter, key)
     assert _reference(*place) == _words(expected)
-    assert _header_words(header, place) == _words(expected)
+    assert list(header.words(*place)) == _words(expected)
 
 
 def test_header_and_reference_agree_to_the_bit(header):
     gen = torch.Generator().manual_seed(1)
     for _ in range(300):
         seed, offset, row = torch.randint(-(1 << 63), (1 << 63) - 1, (3,), generator=gen).tolist()
-        assert _header_words(header, (seed, offset, row)) == _reference(seed, offset, row)
-        u = header.uniform(*(ctypes.c_ulonglong(v) for v in (seed, offset, row)))
+        assert list(header.words(seed, offset, row)) == _reference(seed, offset, row)
+        u = header.uniform(seed, offset, row)
         assert u == uniform(seed, offset, torch.tensor([row])).item()
         assert 0 <= u < 1 and (u * 2.0**53).is_integer()
 

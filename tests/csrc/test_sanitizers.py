@@ -49,7 +49,7 @@ def build(cxx: str, flags: str, sources: list[Path], folder: Path) -> Path:
         pytest.skip(f"{cxx} has no {flags.split()[0]} that works here: {tried.stderr[-300:]}")
 
     def compile_one(source: Path) -> str:
-        object_file = str(folder / f"{source.name}.o")
+        object_file = str(folder / f"{source.parent.name}.{source.name}.o")
         done = execute([*common, "-c", str(source), "-o", object_file])
         assert done.returncode == 0, done.stderr
         return object_file
@@ -68,7 +68,7 @@ def build(cxx: str, flags: str, sources: list[Path], folder: Path) -> Path:
     ids=["address", "thread", "thread, teams break up"],
 )
 def test_every_operation(cxx: str, flags: str, cases: int, tmp_path: Path) -> None:
-    sources = [*sorted((ROOT / "csrc" / "cpu").glob("*.cpp")), HERE / "driver.cpp"]
+    sources = [*sorted((ROOT / "csrc" / "cpu").rglob("*.cpp")), HERE / "driver.cpp"]
     program = build(cxx, flags, sources, tmp_path)
     done = execute([str(program), str(cases), str(random.randrange(1 << 40))])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -81,7 +81,7 @@ MISTAKES = """
 
 #include <string>
 
-#include "cpu/lstm_driver.h"
+#include "cpu/memory/workspace.h"
 
 int main(int count, char** argument) {
   using torch::stable::Tensor;

@@ -293,6 +293,20 @@ def _training_step(dtype, vocabulary=100, hidden=128, batch=8, steps=50):
     return step, draw
 
 
+@pytest.mark.parametrize("hidden, batch, layers", [(128, 1, 2), (300, 16, 1), (512, 64, 1)])
+def test_a_long_sequence(hidden, batch, layers):
+    """A hand-over lost once in thousands shows in what follows it."""
+    torch.manual_seed(hidden)
+    module = _module(hidden, hidden, layers, torch.float32)
+    x, state = torch.randn(3000, batch, hidden), torch.zeros(layers, batch, hidden)
+    weights = [getattr(module, n).float().to(DEVICE) for n in _weights(module, layers)]
+    given = [v.to(DEVICE) for v in (x, state, state)]
+    with torch.no_grad():
+        y = lstm(*given, weights)[0]
+        _check(y, module.to(DEVICE)(given[0].double())[0].cpu(), 1e-5, "y")
+        assert all(torch.equal(y, lstm(*given, weights)[0]) for _ in range(5))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_same_inputs_same_bits(dtype):
     step, draw = _training_step(dtype)

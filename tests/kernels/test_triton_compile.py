@@ -227,7 +227,7 @@ def bound(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("proj", [0, 8])
+@pytest.mark.parametrize("proj", [0, pytest.param(8, marks=pytest.mark.slow)])
 def test_launches_bind_their_arguments(proj: int, bound: set[str]) -> None:
     """The interpreter takes arguments that the compiler would not: so compile real calls too."""
     hidden, recurrent = 20, proj or 20
@@ -250,6 +250,7 @@ def test_launches_bind_their_arguments(proj: int, bound: set[str]) -> None:
     assert bound == names | {"cross_entropy"}
 
 
+@pytest.mark.slow
 def test_sampling_binds_its_arguments(bound: set[str]) -> None:
     temperature = torch.ones(3, dtype=torch.float64)
     for dtype in (torch.bfloat16, torch.float32):

@@ -69,8 +69,9 @@ else:
             assert select(operation, CPU, F32, "cpu") is not backend
 
     @pytest.mark.parametrize("name", FILTERS)
-    def test_equal_ids(name):
-        logits, temperature = rows_of(30, 100_000)
+    @pytest.mark.parametrize("count", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+    def test_equal_ids(count, name):
+        logits, temperature = rows_of(30, count)
         compare(logits, temperature, FILTERS[name])
 
     @pytest.mark.parametrize("name", FILTERS)

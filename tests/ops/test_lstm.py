@@ -55,7 +55,7 @@ MORE = [
     Case(30, 2, 17, 2, lengths=(30, 3)),
     Case(100, 5, 64, 2, 64, lengths=(100, 99, 50, 2, 1)),
     Case(100, 5, 64, 1, 64, lengths=(100, 99, 50, 2, 1), reverse=True),
-    # Layers whose units are shared out: see csrc/cpu/team.h.
+    # Layers whose units are shared out: see csrc/cpu/threads/team.h.
     Case(50, 1, 150, 1),
     Case(9, 4, 390, 2, 33),
     Case(20, 3, 260, 2, 100, V=30, lengths=(20, 7, 7)),

@@ -1,4 +1,4 @@
-"""Threads that share the units of a layer (csrc/cpu/team.h): the same bits, however many come."""
+"""Threads that share the units of a layer (csrc/cpu/threads): the same bits, however many come."""
 
 import os
 import subprocess

@@ -30,6 +30,7 @@ __all__ = [
     "unavailable",
 ]
 
+CHECKS_IDS = True  # on the device, before the kernels that use them
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

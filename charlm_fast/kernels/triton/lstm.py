@@ -5,6 +5,7 @@ Deterministic: no atomics; the sums over an id's rows go through torch's sorting
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -27,8 +28,19 @@ def _starts(
     """First row of each step and the end, where steps differ in length."""
     if batch_sizes is None:
         return None
-    ends = torch.cumsum(torch.tensor([0, *step_sizes(steps, batch, batch_sizes)]), 0)
-    return ends.to(device, non_blocking=True)
+    starts = _starts_on(tuple(step_sizes(steps, batch, batch_sizes)), device)
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        _captured.append(starts)  # the graph reads it whenever it runs
+    return starts
+
+
+_captured: list[Tensor] = []
+
+
+@functools.lru_cache(maxsize=32)
+def _starts_on(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Kept: a CUDA graph cannot capture the copy, but finds here what the warm-up copied."""
+    return torch.cumsum(torch.tensor([0, *sizes]), 0).to(device)
 
 
 def _launch(

@@ -6,7 +6,9 @@ Tiling: a program owns BLOCK_B batch rows and all units, and loops over time; wi
 walks the units in blocks of BLOCK_H (four gate tiles at a time) and the product's depth in blocks
 of BLOCK_K, whose loads are pipelined. The h that a step needs is whole only when all unit blocks
 of the step before are done, so it goes through global memory (its own row of y, in L2), with a
-barrier of the block between phases. No program reads what another wrote. Cell state passes
+barrier of the block between phases: what Triton turns into cp.async are weak accesses like
+others, which the barrier orders after the stores before it (only bulk copies would want a fence
+between proxies). No program reads what another wrote. Cell state passes
 through two buffers in turn (`slot`): a block of threads may hold a value twice over, and the
 copy's load must not meet the owner's store.
 

@@ -9,9 +9,16 @@ namespace {
 
 charlm::cuda::DeviceFacts device = {};  // by default one on which nothing persistent fits
 
-void set_device(int64_t sm, int64_t multiprocessors, int64_t shared_memory, int64_t max_cluster) {
-  device = {static_cast<int>(sm), static_cast<int>(multiprocessors), shared_memory,
-            static_cast<int>(max_cluster)};
+// `sixteens`, `fours`: clusters of so many blocks that run at the same time, where not all do.
+void set_device(int64_t sm, int64_t multiprocessors, int64_t shared_memory, int64_t max_cluster,
+                int64_t fours, int64_t sixteens) {
+  device = {static_cast<int>(sm),
+            static_cast<int>(multiprocessors),
+            shared_memory,
+            static_cast<int>(max_cluster),
+            {}};
+  device.clusters[2] = static_cast<int>(fours);
+  device.clusters[4] = static_cast<int>(sixteens);
 }
 
 }  // namespace
@@ -58,7 +65,9 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
   m.def(
       "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
       "int steps, bool top_p) -> str");
-  m.def("set_device(int sm, int multiprocessors, int shared_memory, int max_cluster) -> ()");
+  m.def(
+      "set_device(int sm, int multiprocessors, int shared_memory, int max_cluster, int fours=0, "
+      "int sixteens=0) -> ()");
   m.def(
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor? bias, Tensor targets, bool save) "
       "-> (Tensor, Tensor, Tensor, Tensor)");

@@ -9,10 +9,11 @@
 #include <random>
 #include <string>
 
-#include "cpu/generation.h"
-#include "cpu/isa.h"
-#include "cpu/lstm.h"
-#include "cpu/steps.h"
+#include "cpu/isa/isa.h"
+#include "cpu/lstm/lstm.h"
+#include "cpu/steps/steps.h"
+#include "cpu/text/generation.h"
+#include "cpu/text/loss.h"
 #include "torch/csrc/stable/ops.h"
 
 namespace {

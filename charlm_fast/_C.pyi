@@ -1,0 +1,26 @@
+"""Calls past torch's dispatcher; csrc/binding.cpp.
+
+Addresses are those of contiguous memory, 0 for none. The operations themselves are in
+``torch.ops.charlm_fast_native`` once the module is loaded.
+"""
+
+def is_set(name: bytes, /) -> bool:
+    """Whether a variable of the environment is there and not empty."""
+
+def sample_few(
+    is_double: bool,
+    logits: int,
+    rows: int,
+    columns: int,
+    temperature: float,
+    ids: int,
+    logprobs: int,
+    top_k: int,
+    top_p: float,
+    floor: float,
+    seed: int | None,
+    offset: int,
+    /,
+) -> int: ...
+def lstm_steps(*arguments: int) -> None: ...
+def lstm_cell_backward(*arguments: int) -> None: ...

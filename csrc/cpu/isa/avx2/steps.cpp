@@ -1,0 +1,7 @@
+// The kernels of single steps, for x86-64 with AVX2.
+#if defined(__x86_64__)
+#include "cpu/isa/avx2/begin.h"
+#include "cpu/steps/kernels.h"
+
+CHARLM_END_REGION
+#endif

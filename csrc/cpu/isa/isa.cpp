@@ -1,0 +1,117 @@
+#include "cpu/isa/isa.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace charlm {
+
+#define CHARLM_DECLARE_TYPE(T)                  \
+  extern const SequenceKernels<T> T##_sequence; \
+  extern const OuterKernels<T> T##_outer;       \
+  extern const StepKernels<T> T##_steps;        \
+  extern const TextKernels<T> T##_text;
+
+// The tables that the files below isa/ fill, together.
+#define CHARLM_DECLARE(isa)                                                                        \
+  namespace isa {                                                                                  \
+  CHARLM_DECLARE_TYPE(float)                                                                       \
+  CHARLM_DECLARE_TYPE(double)                                                                      \
+  Kernels<float> floats() { return {float_sequence, float_outer, float_steps, float_text}; }       \
+  Kernels<double> doubles() { return {double_sequence, double_outer, double_steps, double_text}; } \
+  }
+
+#if defined(__x86_64__)
+CHARLM_DECLARE(avx512)
+CHARLM_DECLARE(avx2)
+#endif
+#if defined(CHARLM_HAS_AVX512_BF16)
+namespace avx512_bf16 {
+extern const SequenceKernels<bf16> bf16_sequence;
+}
+#endif
+CHARLM_DECLARE(portable)
+
+namespace {
+
+struct Isa {
+  const char* name;
+  bool here;
+  Kernels<float> floats;
+  Kernels<double> doubles;
+  const SequenceKernels<bf16>* bf16s = nullptr;
+};
+
+const std::vector<Isa>& all_isas() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  static const bool has_avx512 =
+      has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+#if defined(CHARLM_HAS_AVX512_BF16)
+  static const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
+#endif
+  static const std::vector<Isa> isas = {
+#if defined(CHARLM_HAS_AVX512_BF16)
+      {"avx512_bf16", has_bf16, avx512::floats(), avx512::doubles(), &avx512_bf16::bf16_sequence},
+#endif
+#if defined(__x86_64__)
+      {"avx512", has_avx512, avx512::floats(), avx512::doubles()},
+      {"avx2", has_avx2, avx2::floats(), avx2::doubles()},
+#endif
+      {"portable", true, portable::floats(), portable::doubles()},
+  };
+  return isas;
+}
+
+const Isa* fastest() {
+  for (const Isa& isa : all_isas())
+    if (isa.here) return &isa;
+  return nullptr;  // not reached: the portable kernels run everywhere
+}
+
+std::atomic<const Isa*>& chosen() {
+  static std::atomic<const Isa*> isa{fastest()};
+  return isa;
+}
+
+}  // namespace
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Isa& isa : all_isas())
+    if (isa.here) names.push_back(isa.name);
+  return names;
+}
+
+std::string current_isa() { return chosen().load()->name; }
+
+void set_isa(const std::string& name) {
+  for (const Isa& isa : all_isas())
+    if (isa.here && name == isa.name) {
+      chosen().store(&isa);
+      return;
+    }
+  throw std::invalid_argument("instruction set '" + name + "' is not available on this machine");
+}
+
+template <>
+const Kernels<float>& kernels<float>() {
+  return chosen().load()->floats;
+}
+template <>
+const Kernels<double>& kernels<double>() {
+  return chosen().load()->doubles;
+}
+
+template <>
+const SequenceKernels<bf16>& sequence_kernels<bf16>() {
+  const Isa* isa = chosen().load();
+  if (!isa->bf16s)
+    throw std::runtime_error("charlm_fast: the kernels in use, " + std::string(isa->name) +
+                             ", have no bfloat16, expected avx512_bf16; convert to float32");
+  return *isa->bf16s;
+}
+
+}  // namespace charlm

@@ -1,0 +1,34 @@
+// The tables of the LSTM's kernels, for the instruction set whose region the including file opened.
+#pragma once
+
+#include "cpu/isa/kernels.h"
+#include "cpu/lstm/backward.h"
+#include "cpu/lstm/forward.h"
+#include "cpu/lstm/outer_products.h"
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+template <class S>
+constexpr SequenceKernels<S> make_sequence_kernels() {
+  return {kLanes<S>,     kPanelWidth<S>,     kDepth<S>,       pack_gate_panel<S>, pack_gate_bias<S>,
+          pack_panel<S>, multiply_panels<S>, forward_task<S>, backward_task<S>};
+}
+
+#if defined(CHARLM_BF16)
+extern const SequenceKernels<bf16> bf16_sequence;
+const SequenceKernels<bf16> bf16_sequence = make_sequence_kernels<bf16>();
+#else
+extern const SequenceKernels<float> float_sequence;
+extern const SequenceKernels<double> double_sequence;
+const SequenceKernels<float> float_sequence = make_sequence_kernels<float>();
+const SequenceKernels<double> double_sequence = make_sequence_kernels<double>();
+
+extern const OuterKernels<float> float_outer;
+extern const OuterKernels<double> double_outer;
+const OuterKernels<float> float_outer = {outer_products<float>};
+const OuterKernels<double> double_outer = {outer_products<double>};
+#endif
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm

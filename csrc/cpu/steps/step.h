@@ -1,0 +1,243 @@
+// One LSTM step from weights as they lie: a cell, or a sequence of so few rows that packing panels
+// would cost more than it saves (about five passes over the weights).
+//
+//   [i f g o] = act(x W_ih^T + b_ih + h W_hh^T + b_hh);  c = f c + i g;  h = o tanh(c)
+//
+// Forward, a row of weights meets x or h in a dot product kept as one vector of partial sums; those
+// of a vector of units are added up together by interleaving. A gate's rows for these units are
+// read once, in order, and are in L1 for the other rows of the batch. Backward, rows of weights are
+// added up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that
+// holds them.
+#pragma once
+
+#include "cpu/isa/activations.h"
+#include "cpu/lstm/backward.h"
+#include "cpu/lstm/forward.h"
+#include "cpu/steps/args.h"
+
+namespace charlm {
+namespace CHARLM_ISA {
+
+// The last n of all lanes.
+template <class T>
+CHARLM_INLINE typename Lanes<T>::I last_lanes(i64 n) {
+  using I = typename Lanes<T>::I;
+  constexpr int L = kLanes<T>;
+  T bits[2 * L] = {};
+  __builtin_memset(bits + L, -1, sizeof(T) * L);
+  return reinterpret_cast<I>(load(bits + n));
+}
+
+// sums[r][u] += the products, by lane, of row r of x (M rows) with row u of w (R rows), both with K
+// columns.
+template <class T, int M, int R>
+CHARLM_INLINE void add_dot_products(Vec<T> (*sums)[kLanes<T>], const T* w, i64 K, const T* x) {
+  using I = typename Lanes<T>::I;
+  constexpr int L = kLanes<T>;
+  Vec<T> acc[M][R];
+#pragma GCC unroll 2
+  for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+    for (int u = 0; u < R; ++u) acc[r][u] = sums[r][u];
+  const auto add = [&](const auto& at) __attribute__((always_inline)) {
+    Vec<T> v[M];
+#pragma GCC unroll 2
+    for (int r = 0; r < M; ++r) v[r] = at(x + r * K);
+#pragma GCC unroll 4
+    for (int u = 0; u < R; ++u) {
+      const Vec<T> weights = at(w + u * K);
+#pragma GCC unroll 2
+      for (int r = 0; r < M; ++r) acc[r][u] += weights * v[r];
+    }
+  };
+  i64 k = 0;
+  for (; k + L <= K; k += L)
+    add([&](const T* row) __attribute__((always_inline)) { return load(row + k); });
+  if (k < K && K >= L) {
+    // The row's last vector, less what was added: a mask, as 0 times infinity would be NaN.
+    const I rest = last_lanes<T>(K - k);
+    add([&](const T* row) __attribute__((always_inline)) {
+      return reinterpret_cast<Vec<T>>(reinterpret_cast<I>(load(row + K - L)) & rest);
+    });
+  } else if (k < K) {
+    add([&](const T* row)
+            __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
+  }
+#pragma GCC unroll 2
+  for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+    for (int u = 0; u < R; ++u) sums[r][u] = acc[r][u];
+}
+
+// The same for `units` rows of w, at most a vector of them.
+template <class T, int M>
+CHARLM_INLINE void add_dot_products(Vec<T> (*sums)[kLanes<T>], i64 units, const T* w, i64 K,
+                                    const T* x) {
+  i64 u = 0;
+  const auto from = [&](i64 u) __attribute__((always_inline)) {
+    return reinterpret_cast<Vec<T>(*)[kLanes<T>]>(&sums[0][u]);
+  };
+  for (; u + 4 <= units; u += 4) add_dot_products<T, M, 4>(from(u), w + u * K, K, x);
+  for (; u < units; ++u) add_dot_products<T, M, 1>(from(u), w + u * K, K, x);
+}
+
+// Lane u of the result is the sum of v[u]'s lanes. Overwrites v.
+template <class T>
+CHARLM_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {
+  constexpr int L = kLanes<T>;
+#if defined(CHARLM_HAS_SHUFFLE)
+  using Lanes = typename MakeLanes<L>::type;
+#pragma GCC unroll 4
+  for (int n = L / 2; n > 0; n /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i)
+      v[i] =
+          interleave<T, 0>(v[i], v[i + n], Lanes{}) + interleave<T, L / 2>(v[i], v[i + n], Lanes{});
+  return v[0];
+#else
+  T sums[L] = {};
+  for (int i = 0; i < L; ++i)
+    for (int k = 0; k < L; ++k) sums[i] += v[i][k];
+  return load(sums);
+#endif
+}
+
+// sum[r][gate]: the sums of M rows for `units` units from `first` on.
+template <class T, int M>
+CHARLM_INLINE void gate_sums(const StepWeights<T>& w, i64 gate, i64 first, i64 units, const T* x,
+                             const T* before, Vec<T> (*sum)[4]) {
+  const i64 row = gate * w.H + first;
+  Vec<T> parts[M][kLanes<T>] = {};
+  add_dot_products<T, M>(parts, units, w.w_ih + row * w.I, w.I, x);
+  add_dot_products<T, M>(parts, units, w.w_hh + row * w.H, w.H, before);
+#pragma GCC unroll 2
+  for (int r = 0; r < M; ++r) sum[r][gate] = lane_sums<T>(parts[r]);
+}
+
+// Vectors [p0, p1) of the units, for all rows.
+template <class T>
+void step(const StepArgs<T>& a, i64 p0, i64 p1) {
+  constexpr int L = kLanes<T>;
+  constexpr i64 kRows = 4;  // whose sums wait while the weights of all gates pass
+  const StepWeights<T>& w = a.weights;
+  const i64 H = w.H;
+  for (i64 p = p0; p < p1; ++p) {
+    const i64 first = p * L, units = H - first < L ? H - first : L;
+    const int n = static_cast<int>(units);
+    T bias[4 * L] = {};
+#pragma GCC unroll 4
+    for (int gate = 0; gate < 4; ++gate) {
+      Vec<T> b = {};
+      if (w.b_ih) b += load_n(w.b_ih + gate * H + first, n);
+      if (w.b_hh) b += load_n(w.b_hh + gate * H + first, n);
+      store(bias + gate * L, b);
+    }
+    for (i64 r0 = 0; r0 < a.B; r0 += kRows) {
+      const i64 rows = a.B - r0 < kRows ? a.B - r0 : kRows;
+      const T *x = a.x + r0 * w.I, *before = a.before + r0 * H;
+      Vec<T> sum[kRows][4];
+      for (i64 gate = 0; gate < 4; ++gate) {
+        i64 r = 0;
+        for (; r + 2 <= rows; r += 2)
+          gate_sums<T, 2>(w, gate, first, units, x + r * w.I, before + r * H, sum + r);
+        if (r < rows) gate_sums<T, 1>(w, gate, first, units, x + r * w.I, before + r * H, sum + r);
+      }
+      for (i64 r = 0; r < rows; ++r) {
+        const i64 at = (r0 + r) * H + first;
+        T* gates = a.gates ? a.gates + (r0 + r) * 4 * H + first : nullptr;
+        // Where gates are kept c is stored twice: there is one running c.
+        cell_forward<T>(sum[r], bias, H, n, a.c + at, a.h + at, gates, a.c + at);
+      }
+    }
+  }
+}
+
+// The gradients of the gates before activation.
+template <class T>
+void step_backward(const StepBackwardArgs<T>& a) {
+  constexpr int L = kLanes<T>;
+  for (i64 r = 0; r < a.B; ++r)
+    for (i64 k = 0; k < a.H; k += L) {
+      const int n = a.H - k < L ? static_cast<int>(a.H - k) : L;
+      const i64 at = r * a.H + k, gate = r * 4 * a.H + k;
+      const Vec<T> dh = a.dh ? load_n(a.dh + at, n) : Vec<T>{};
+      cell_backward<T>(dh, a.gates + gate, a.c + at, a.before + at, a.H, n, a.dc + at,
+                       a.dgates + gate);
+    }
+}
+
+// Columns [column, column + a panel's width) of out (rows, N) = a (rows, K) w (K, N); `edge`: fewer
+// columns are left than that.
+template <class T, int MR, bool edge>
+CHARLM_INLINE void add_up_columns(const T* a, const T* w, i64 K, i64 N, i64 column, T* out) {
+  constexpr int L = kLanes<T>;
+  int n[kPanelVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const i64 left = N - column - v * L;
+    n[v] = !edge || left > L ? L : left > 0 ? static_cast<int>(left) : 0;
+  }
+  Tile<T, MR> acc = {};
+  const T* row = w + column;
+  for (i64 k = 0; k < K; ++k, row += N) {
+    Vec<T> b[kPanelVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVectors; ++v) {
+      if constexpr (edge)
+        b[v] = n[v] ? load_n(row + v * L, n[v]) : Vec<T>{};
+      else
+        b[v] = load(row + v * L);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+      const Vec<T> s = splat(a[r * K + k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVectors; ++v) acc.sum[r][v] += s * b[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kPanelVectors; ++v)
+      if (n[v]) store_n(out + r * N + column + v * L, acc.sum[r][v], n[v]);
+}
+
+// Panels [p0, p1) of the columns of out (rows, N) = a (rows, K) w (K, N).
+template <class T>
+void add_up_rows(const T* a, i64 rows, const T* w, i64 K, i64 N, i64 p0, i64 p1, T* out) {
+  for (i64 p = p0; p < p1; ++p) {
+    const i64 column = p * kPanelWidth<T>;
+    for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
+      constexpr int MR = decltype(count)::value;
+      if (column + kPanelWidth<T> <= N)
+        add_up_columns<T, MR, false>(a + r * K, w, K, N, column, out + r * N);
+      else
+        add_up_columns<T, MR, true>(a + r * K, w, K, N, column, out + r * N);
+    });
+  }
+}
+
+// Rows [begin, end) of out (M, N) = the sum over rows r of a (rows, M) of a[r, m] b[r, :], for at
+// most kOuterRows of them: out is written once, in order, which bounds it.
+template <class T>
+void outer_rows(const T* a, i64 rows, i64 M, const T* b, i64 N, i64 begin, i64 end, T* out) {
+  constexpr int L = kLanes<T>;
+  rest_of_rows<kOuterRows>(rows, 0, [&](auto count, i64) __attribute__((always_inline)) {
+    constexpr int MR = decltype(count)::value;
+    for (i64 m = begin; m < end; ++m) {
+      Vec<T> s[MR];
+#pragma GCC unroll 4
+      for (int r = 0; r < MR; ++r) s[r] = splat(a[r * M + m]);
+      for (i64 k = 0; k < N; k += L) {
+        const int n = N - k < L ? static_cast<int>(N - k) : L;
+        Vec<T> sum = s[0] * load_n(b + k, n);
+#pragma GCC unroll 4
+        for (int r = 1; r < MR; ++r) sum += s[r] * load_n(b + r * N + k, n);
+        store_n(out + m * N + k, sum, n);
+      }
+    }
+  });
+}
+
+}  // namespace CHARLM_ISA
+}  // namespace charlm

@@ -1,0 +1,37 @@
+"""A fault in the sources is refused, with the lines that meet."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .launches import PROOFS
+from .mutants import MUTANTS
+
+BY_NAME = {proof.what: proof for proof in PROOFS}
+# What a refusal says; whatever else stops the verifier is no refusal.
+REFUSALS = (
+    "conflicting_accesses_unordered",
+    "incomplete_cluster_collective",
+    "cluster_barrier_arrive_repeated_without_wait",
+)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(m, id=f"{m.launch}: {m.what}", marks=() if m.quick else pytest.mark.proofs)
+        for m in MUTANTS
+    ],
+)
+def test_refused(mutant, prove):
+    verdict = prove(BY_NAME[mutant.launch], mutant.changes)
+    said = " ".join(verdict.details)
+    assert any(code in said for code in REFUSALS), verdict
+    if verdict.result == "potential_race":
+        assert re.search(r"race: \w+\.(?:cuh?|h):\d+ and \w+\.(?:cuh?|h):\d+", said), verdict
+
+
+def test_every_mutant_has_its_launch():
+    assert {mutant.launch for mutant in MUTANTS} <= set(BY_NAME)

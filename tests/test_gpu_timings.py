@@ -1,0 +1,25 @@
+"""The switch of TF32 that the GPU timings use."""
+
+from __future__ import annotations
+
+import gpu_timings
+import pytest
+import torch
+
+from charlm_fast.kernels.triton.matmul import tf32_allowed
+
+
+@pytest.mark.parametrize("before", ["tf32", "ieee"])
+def test_tf32_is_set_and_given_back(before, monkeypatch):
+    """By the new names, whatever the program had set by them."""
+    matmul, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
+    kept = matmul.fp32_precision, rnn.fp32_precision
+    try:
+        matmul.fp32_precision = rnn.fp32_precision = before
+        for allowed in (True, False):
+            with gpu_timings.tf32(allowed):
+                assert tf32_allowed() is allowed
+                assert rnn.fp32_precision == ("tf32" if allowed else "ieee")
+            assert matmul.fp32_precision == rnn.fp32_precision == before
+    finally:
+        matmul.fp32_precision, rnn.fp32_precision = kept

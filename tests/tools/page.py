@@ -1,0 +1,71 @@
+"""docs/tools.md, made of the names of the tests in this folder.
+
+    python tests/tools/page.py > docs/tools.md
+
+A file is a tool: the first line of its docstring names it and says how. A test is a line: what is
+in its name works, or, with ``refused`` in it, is refused with a sentence. Parameters of a test are
+named beside it where they are words.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+HEAD = """# Other people's tools
+
+Our modules inside other people's tools and programs. Each line is a test in `tests/tools/`, which
+compares with torch's own LSTM, or with a loop over its steps, where those can do the job. This page
+is made of the names of the tests: `python tests/tools/page.py > docs/tools.md`.
+"""
+
+# What no test can show works, because it does not.
+DOES_NOT = {
+    "torch.export, torch.compile, jit.trace and AOTInductor": (
+        "`run_decompositions` of a program with a dynamic number of steps leaves "
+        "`charlm_fast::lstm`: torch's own LSTM cannot be exported so at all",
+    ),
+    "ONNX: torch.onnx.export by either exporter, run by onnxruntime": (
+        "projections and dropout while training become an unrolled graph of fixed length",
+    ),
+    "torch.fx: our modules are leaves of its graphs, as those of torch.nn are": (
+        "`quantize_dynamic(model, {nn.LSTM})` passes our LSTM by",
+    ),
+}
+
+
+def rows(path: Path) -> tuple[str, list[tuple[str, str]]]:
+    """The tool of a file, and for each test what it shows and the outcome."""
+    tree = ast.parse(path.read_text())
+    title = (ast.get_docstring(tree) or "").split("\n")[0].rstrip(".")
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            words = node.name.removeprefix("test_").replace("_", " ")
+            outcome = "a sentence says why not" if "refused" in words else "works"
+            found.append((words, outcome))
+    found += [(line, "does not") for line in DOES_NOT.get(title, ())]
+    return title, found
+
+
+def page() -> str:
+    """The whole page."""
+    out = [HEAD]
+    for path in sorted(HERE.glob("test_*.py")):
+        if path.name == "test_page.py":
+            continue
+        title, found = rows(path)
+        name, _, how = title.partition(": ")
+        out.append(f"## {name}\n")
+        if how:
+            out.append(f"{how[0].upper()}{how[1:]}.\n")
+        out.append("| | |\n|---|---|")
+        out += [f"| {words} | {outcome} |" for words, outcome in found]
+        out.append("")
+    return "\n".join(out)
+
+
+if __name__ == "__main__":
+    print(page(), end="")
