@@ -98,6 +98,7 @@ def test_wheel_without_kernels_on_request(pure_wheel: Path) -> None:
     names = zipfile.ZipFile(pure_wheel).namelist()
     assert pure_wheel.name.endswith("-py3-none-any.whl")
     assert "charlm_fast/kernels/reference/lstm.py" in names
+    assert {"charlm_fast/page/page.html", "charlm_fast/lm/html/textview.js"} <= set(names)
     assert {"charlm_command.py", "charlm_fast/py.typed", "charlm_fast/_C.pyi"} <= set(names)
     assert not [n for n in names if n.endswith(".so") or n.startswith(("tests", "csrc"))]
 

@@ -19,6 +19,7 @@ tellTrouble(() => {
   new ReadTab({...shared, written: () => write.text()});
   const look = new LookTab({...shared, prime: () => byId("prime").value});
   useTabs((name) => {
+    byId("trouble").hidden = true;
     if (name === "look" && byId("look-text").value === "") look.takeOwn();
   });
   write.begin();
