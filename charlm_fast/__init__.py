@@ -1,11 +1,15 @@
 """Fast character-level language models, and a fast LSTM for everyone."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import functional
 from .lm.model import CharLM
 from .nn import LSTM, LSTMCell
 from .nn.accelerate import accelerate
 from .ops import backends, use_backend
-from .training.simple import fit
+
+if TYPE_CHECKING:
+    from .training.simple import fit
 
 __version__ = "0.1.0"
 
@@ -20,3 +24,13 @@ __all__ = [
     "functional",
     "use_backend",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``fit`` on its first use: training is not imported with the modules."""
+    if name == "fit":
+        from .training.simple import fit
+
+        globals()["fit"] = fit
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

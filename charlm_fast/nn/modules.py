@@ -88,12 +88,16 @@ class LSTM(nn.RNNBase):
     if TYPE_CHECKING:  # nn.Module's call is typed Any
 
         @overload
-        def __call__(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]: ...
+        def __call__(
+            self, input: Tensor, hx: State | None = None, resets: Tensor | None = None
+        ) -> tuple[Tensor, State]: ...
         @overload
         def __call__(
             self, input: PackedSequence, hx: State | None = None
         ) -> tuple[PackedSequence, State]: ...
-        def __call__(self, input: Any, hx: State | None = None) -> tuple[Any, State]: ...
+        def __call__(
+            self, input: Any, hx: State | None = None, resets: Tensor | None = None
+        ) -> tuple[Any, State]: ...
 
     def forward(
         self,
