@@ -39,7 +39,7 @@ def accelerate(model: M) -> M:
         if type(module) is LSTMModule and type(module.lstm) in (nn.LSTM, LSTM):
             give_ours(module)
             module.__class__ = Accelerated
-            module.recurrent_backend = "scan"  # which hands resets on
+            setattr(module, "recurrent_backend", "scan")  # noqa: B010 # it hands resets on
             found = True
     if not found and not any(type(module) is Accelerated for module in model.modules()):
         raise TypeError(

@@ -52,7 +52,8 @@ def _write(
             )
         rows = list((prime if prime.dim() == 2 else prime.unsqueeze(1)).unbind(1))
     else:
-        rows = [encode_prime(model, p) for p in ([prime] if isinstance(prime, str) else prime)]
+        given: Any = [prime] if isinstance(prime, str) else prime
+        rows = [encode_prime(model, p) for p in given]
         if not rows:
             raise ValueError("prime: got no text, expected at least one")
     single = isinstance(prime, str) or (isinstance(prime, Tensor) and prime.dim() == 1)

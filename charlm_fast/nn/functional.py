@@ -7,6 +7,7 @@ operation as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,7 @@ def lstm(
         input = input.transpose(0, 1)
     if (input if batch_sizes is None else batch_sizes).shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    batch: Any
     if batch_sizes is None:
         batch = input.shape[1]
     elif torch.compiler.is_compiling() and hx is not None:  # which cannot read a value
