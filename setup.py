@@ -166,6 +166,8 @@ def extensions():
         sources("csrc/host/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=["-std=c++17", "-fvisibility=hidden", debug],
+        # It calls nothing of the C library, by which auditwheel tells the kind of Linux.
+        extra_link_args=["-Wl,--no-as-needed", "-lc"] if sys.platform == "linux" else [],
         depends=headers,
         define_macros=[(name, f'"{value}"') for name, value in facts.items()],
         py_limited_api=True,

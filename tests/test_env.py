@@ -102,3 +102,12 @@ def test_a_flag_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
         env.main(["--bogus"])
     assert caught.value.code == 2
     assert "unrecognized arguments: --bogus" in capsys.readouterr().err
+
+
+def test_the_newest_tested_torch_is_that_of_the_table() -> None:
+    table = Path(__file__).resolve().parent.parent / "docs" / "versions.md"
+    if not table.is_file():
+        pytest.skip("needs the source folder")
+    rows = [line.split("|") for line in table.read_text().splitlines() if line.startswith("| 2.")]
+    whole = [row[2].strip() for row in rows if "part" not in row[6]]
+    assert max(whole, key=lambda v: [int(n) for n in v.split(".")]) == env.NEWEST_TESTED
