@@ -25,7 +25,7 @@ from charlm_fast.studies.study import (
     open_storage,
     open_study,
 )
-from charlm_fast.studies.trial import Pruned, keep_best, run_trial, train_trial
+from charlm_fast.studies.trial import Pruned, _storage_of_worker, keep_best, run_trial, train_trial
 from charlm_fast.text.corpus import Corpus, Source
 from charlm_fast.train import main as train_main
 from charlm_fast.training.config import TrainConfig
@@ -209,6 +209,7 @@ def test_a_trial_whose_heartbeat_stops_counts_as_failed_and_is_tried_again():
 def test_a_trial_that_was_given_up_says_so(monkeypatch):
     """Such as one of a computer that slept: what it finds at last is not counted twice."""
     Path("s").mkdir()
+    _storage_of_worker.cache_clear()  # that of another test's folder
     open_study("s", open_storage("sqlite:///s.db"), 0)
 
     def train(trial, *args):

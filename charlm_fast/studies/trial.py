@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def run_trial(
     storage = _storage_of_worker(setup.storage, setup.grace)
     study = open_study(setup.study, storage, stream)
     end_dead_trials(study, setup.grace, setup.storage)
-    trial = study.ask(distributions(setup.space))
+    with warnings.catch_warnings():
+        # Optuna's own loop is not the only one that can beat: see heartbeat.
+        warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
+        trial = study.ask(distributions(setup.space))
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("pid", os.getpid())
     path = setup.path / f"trial-{trial.number:04d}"
