@@ -102,11 +102,15 @@ def _sources(dtype: str, changes: tuple[Change, ...]) -> dict[str, str]:
     return texts
 
 
+def ptx_place(nvcc: str, source: str, dtype: str, changes: tuple[Change, ...] = ()) -> Path:
+    """Where the PTX of these sources is kept."""
+    texts = json.dumps(_sources(dtype, changes), sort_keys=True)
+    return CACHE / f"{_hash(_version(nvcc), ARCHITECTURE, source, texts)}.ptx"
+
+
 def compile_ptx(nvcc: str, source: str, dtype: str, changes: tuple[Change, ...] = ()) -> str:
     """PTX of csrc/cuda/`source` for one dtype."""
-    texts = _sources(dtype, changes)
-    key = _hash(_version(nvcc), ARCHITECTURE, source, json.dumps(texts, sort_keys=True))
-    kept = CACHE / f"{key}.ptx"
+    texts, kept = _sources(dtype, changes), ptx_place(nvcc, source, dtype, changes)
     if kept.exists():
         return kept.read_text()
     with tempfile.TemporaryDirectory() as folder:
