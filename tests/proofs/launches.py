@@ -163,8 +163,6 @@ def _text(what, device, hidden, batch, **more) -> Proof:
 def _texts() -> list[Proof]:
     return [
         _text("text, a block", (80, 1, 40_000, 1), 4, 1),
-        _text("text, a cluster", (90, 2, 3_000, 2), 8, 1),
-        _text("text, a grid", (80, 2, 3_000, 1), 8, 1),
     ]
 
 

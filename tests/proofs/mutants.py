@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from .verifying import Change
 
 FORWARD, BACKWARD = "cuda/lstm_sequence_forward.cu", "cuda/lstm_sequence_backward.cu"
-HEAD, ROWS, CELL, REDUCE, TEXT = (
-    f"cuda/{name}"
-    for name in ("cross_entropy.cu", "rows.cu", "lstm_cell.cu", "reduce.cuh", "generate_text.cu")
+HEAD, ROWS, CELL, REDUCE = (
+    f"cuda/{name}" for name in ("cross_entropy.cu", "rows.cu", "lstm_cell.cu", "reduce.cuh")
 )
 
 
@@ -325,20 +324,5 @@ MUTANTS = [
         ROWS,
         "  partial[warp][lane] = sum;\n  __syncthreads();\n",
         "  partial[warp][lane] = sum;\n",
-    ),
-    # Generation.
-    _mutant(
-        "no hand-over after a layer",
-        "text, a cluster",
-        TEXT,
-        "    cells[row * H + unit] = c;\n  }\n  hand_over(p.wait);\n",
-        "    cells[row * H + unit] = c;\n  }\n",
-    ),
-    _mutant(
-        "no hand-over after the head",
-        "text, a cluster",
-        TEXT,
-        "      logits[row * a.V + at + q] = sum[q][0] + bias;\n    }\n  }\n  hand_over(p.wait);\n",
-        "      logits[row * a.V + at + q] = sum[q][0] + bias;\n    }\n  }\n",
     ),
 ]

@@ -83,8 +83,8 @@ proof fails. None is spare.
 - Drawing from logits (`sample_kernel`, `draw_row`): loops that end when data say so. Its barriers
   stand where all threads of a block come: the bounds of its loops are the same in each, since every
   thread has the same sums.
-- Generation is proved with the draw cut out of it and id 0 in its place: the hand-overs between
-  layers, head and draws remain.
+- Generation in several blocks. In one block it is proved with the draw cut out of it and id 0 in its
+  place.
 - Cells of 2^17 units and more, which take vectors: a thread has units of its own, and no barrier.
 - Triton's kernels: one instruction of theirs may store one value from several threads, which counts
   as a race here, and those for sm_90 use instructions that the tool does not know.

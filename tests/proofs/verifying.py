@@ -204,12 +204,15 @@ def verify(
         module.write_text(rewritten)
         config.write_text(configuration)
         begin = time.monotonic()
-        report = run_ptx(module, config, sync_threads=2, pipeline_timeout_seconds=seconds)
+        for _ in range(2):  # the tool itself may fail, rarely: that is no verdict
+            report = run_ptx(module, config, sync_threads=2, pipeline_timeout_seconds=seconds)
+            if report["result"] != "tool_failure":
+                break
         taken = round(time.monotonic() - begin, 1)
     if os.environ.get("CHARLM_FAST_PROOFS_REPORT"):
         Path(os.environ["CHARLM_FAST_PROOFS_REPORT"]).write_text(json.dumps(report, indent=1))
     details = _details(report)
-    if report["result"] != "timeout":
+    if report["result"] not in ("timeout", "tool_failure"):
         saved = {"result": report["result"], "seconds": taken, "details": details}
         _keep(proved if report["result"] == "race_free" else other, json.dumps(saved, indent=1))
     return Verdict(report["result"], taken, tuple(details))
