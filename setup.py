@@ -79,17 +79,6 @@ def cuda_to_use(torch_cuda):
     return home, ""
 
 
-# The files that take longest to compile, longest first: ninja starts them in this order.
-SLOW = [
-    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx512/lstm", "avx512/steps", "avx512_bf16/lstm")),
-    *(f"csrc/cpu/isa/{isa}.cpp" for isa in ("avx2/lstm", "portable/lstm", "avx512/text")),
-]
-
-
-def longest_first(files):
-    return sorted(files, key=lambda f: SLOW.index(f) if f in SLOW else len(SLOW))
-
-
 def sources(*patterns):
     return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
 
@@ -136,7 +125,7 @@ def extensions():
     cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", debug, STABLE_ABI]
     extension, files, flags = (
         CppExtension,
-        longest_first(["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")]),
+        ["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")],
         {"cxx": cxx},
     )
     if home is not None:

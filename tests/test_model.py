@@ -443,3 +443,12 @@ def test_bad_generate_arguments(kwargs, message):
 def test_a_text_needs_a_vocabulary():
     with pytest.raises(ValueError, match="^prime: .* no vocabulary; give ids"):
         CharLM(7, 8).generate("A", 3)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_text_in_place_of_ids(fused):
+    model = CharLM(hidden_size=4)
+    if not fused:
+        model.decoder.register_forward_hook(lambda *a: None)
+    with pytest.raises(ValueError, match="ids: got the text 'abc', expected int64 ids"):
+        model("abc")

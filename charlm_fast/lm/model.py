@@ -240,14 +240,19 @@ class CharLM(nn.Module):
         self._check_form(ids)
         return self.initial_state(ids.shape[1], state)
 
-    def _check_form(self, ids: Tensor) -> None:
+    def _check_form(self, ids: Tensor | str) -> None:
+        if isinstance(ids, str):
+            raise ValueError(
+                f"ids: got the text {ids[:20]!r}, expected int64 ids (T, B); encode it with "
+                "model.vocabulary.encode(text)[:, None], or let model.generate continue it"
+            )
         if ids.dim() != 2 or ids.numel() == 0:
             raise ValueError(f"ids: got the shape {tuple(ids.shape)}, expected (T, B), not empty")
         self.check_integers("ids", ids)
 
     def _by_children(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As :meth:`_hidden`, by calls of the modules, whatever they are."""
-        if isinstance(ids, Tensor):  # and nothing that torch.fx stands for it
+        if isinstance(ids, Tensor | str):  # and nothing that torch.fx stands for it
             self._check_form(ids)
             self.check_ids("ids", ids)
         encoder, lstm = self.encoder, self.lstm
