@@ -11,10 +11,11 @@ import torch
 from test_heatmap import HOSTILE, Elements
 
 from charlm_fast import cli
+from charlm_fast.lm.default_prime import default_prime, start_of
 from charlm_fast.lm.model import CharLM
 from charlm_fast.page import page, page_model, quantise, weights
 from charlm_fast.page.__main__ import main, model_name
-from charlm_fast.page.document import default_prime, responsible_use, spellings
+from charlm_fast.page.document import PRIME, responsible_use, spellings
 from charlm_fast.text.vocab import Vocabulary
 
 
@@ -174,11 +175,14 @@ def test_spellings_are_those_of_the_vocabulary():
 
 
 def test_the_first_prime_is_of_the_vocabulary():
-    assert default_prime(Vocabulary.printable()) == "The "
-    assert default_prime(Vocabulary.bytes()) == "The "
-    assert default_prime(Vocabulary("12\u4e00")) == "\u4e00"
-    assert default_prime(Vocabulary("\n12")) == "1"
-    assert default_prime(Vocabulary("\n\x00")) == "\n"
+    assert default_prime(Vocabulary.printable(), PRIME) == "The "
+    assert default_prime(Vocabulary.bytes(), PRIME) == "The "
+    assert default_prime(Vocabulary("12\u4e00"), PRIME) == "\u4e00"
+    assert default_prime(Vocabulary("\n12"), PRIME) == "1"
+    assert default_prime(Vocabulary("\n\x00"), PRIME) == "\n"
+    assert default_prime(Vocabulary("aB1")) == "B"
+    assert start_of("\n Ça va") == "Ç"
+    assert start_of("\n\n") == "\n"
 
 
 def test_the_command(tmp_path, capsys):

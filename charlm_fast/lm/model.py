@@ -21,6 +21,8 @@ from ..text.vocab import Vocabulary
 from . import checkpoint
 from .children import Children
 from .following import next_characters
+from .parts import check_parts
+from .saving import save
 from .writing import Prime, State, write
 
 MAX_PARAMETERS = 1 << 36  # 256 GiB in float32: above, a size is a mistake
@@ -445,23 +447,7 @@ class CharLM(nn.Module):
             ValueError: the model could not be loaded again, being pruned, parametrized, of several
                 dtypes or with other tensors; what was there before is left as it was.
         """
-        tensors = self.state_dict()
-        tied = tensors.get("decoder.weight") is not None and _same_memory(
-            tensors["decoder.weight"], tensors.get("encoder.weight")
-        )
-        if tied:
-            del tensors["decoder.weight"]
-        config = {
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "dropout": self.dropout,
-            "weight_dropout": self.weight_dropout,
-            "output_dropout": self.output_dropout,
-            "tie_weights": tied,
-            "vocabulary": self.vocabulary.to_config() if self.vocabulary is not None else None,
-        }
-        checkpoint.save(directory, config, tensors, notes)
+        save(self, directory, notes)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str]) -> CharLM:
@@ -498,21 +484,7 @@ class CharLM(nn.Module):
         Raises:
             ValueError: the sizes do not fit, or a module has an option that the model lacks.
         """
-        vocab_size, hidden_size = encoder.weight.shape
-        if encoder.padding_idx is not None or encoder.max_norm is not None:
-            raise ValueError("encoder: it has padding_idx or max_norm, expected a plain embedding")
-        if lstm.mode != "LSTM" or lstm.bidirectional or lstm.proj_size or not lstm.bias:
-            raise ValueError(f"lstm: got {lstm}, expected one direction, biases and no projection")
-        if (lstm.input_size, lstm.hidden_size) != (hidden_size, hidden_size):
-            raise ValueError(
-                f"lstm: got input and hidden sizes {lstm.input_size} and {lstm.hidden_size}, "
-                f"expected {hidden_size} for both, as the encoder has"
-            )
-        if decoder.weight.shape != encoder.weight.shape or decoder.bias is None:
-            raise ValueError(
-                f"decoder: got {decoder}, expected {hidden_size} inputs, {vocab_size} outputs "
-                "and a bias"
-            )
+        vocab_size, hidden_size = check_parts(encoder, lstm, decoder)
         tied = decoder.weight is encoder.weight
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = cls(vocab_size, hidden_size, lstm.num_layers, lstm.dropout, tied)
@@ -520,7 +492,3 @@ class CharLM(nn.Module):
         for name, parameter in lstm.named_parameters():
             setattr(model.lstm, name, parameter)
         return model.train(lstm.training)
-
-
-def _same_memory(one: Tensor, other: Tensor | None) -> bool:
-    return other is not None and one.shape == other.shape and one.data_ptr() == other.data_ptr()

@@ -17,6 +17,7 @@ from .. import ops
 from ..ops import sample
 from . import export
 from .autocast import cast
+from .checks import check_devices, check_dtypes, pair
 from .resets import check_resets, segments
 from .transforms import forced, loop, only_torch_serves, refuse_forced, vmapped
 
@@ -118,7 +119,7 @@ def lstm(
         h0 = input.new_zeros(stack, batch, recurrent_size)
         c0 = h0 if not has_proj else input.new_zeros(stack, batch, hidden_size)
     else:
-        h0, c0 = _pair(hx)
+        h0, c0 = pair(hx)
         for k, state, size in ((0, h0, recurrent_size), (1, c0, hidden_size)):
             if state.shape != (stack, batch, size):
                 raise RuntimeError(
@@ -130,7 +131,7 @@ def lstm(
         if few is not None:
             y, h, c = few
             return (y.transpose(0, 1) if batch_first else y), h, c
-    _check_devices(input, (h0, c0), weights)
+    check_devices(input, (h0, c0), weights)
     mapped = vmapped()
     run = loop if mapped else ops.lstm
     if mapped:
@@ -151,7 +152,7 @@ def lstm(
     wide = input.device.type == "cpu" and (has_proj or batch_sizes is not None)
     input, h0, c0, weights, y_dtype, c_dtype = cast(input, h0, c0, weights, wide, has_proj)
     error = ValueError if batch_sizes is None else RuntimeError  # as nn.LSTM has it
-    _check_dtypes(input, (h0, c0), weights, error)
+    check_dtypes(input, (h0, c0), weights, error)
 
     groups = [_one_bias(weights[k : k + each], has_bias) for k in range(0, len(weights), each)]
     if directions == 1 and not dropping:
@@ -220,12 +221,12 @@ def _lstm_with_resets(
             input.new_zeros(stack, len(pieces.rows), size) for size in (recurrent, hidden)
         )
     else:
-        for k, (state, size) in enumerate(zip(_pair(hx), (recurrent, hidden), strict=True)):
+        for k, (state, size) in enumerate(zip(pair(hx), (recurrent, hidden), strict=True)):
             if state.shape != (stack, B, size):
                 raise RuntimeError(
                     f"Expected hidden[{k}] size {(stack, B, size)}, got {list(state.shape)}"
                 )
-        started = tuple(pieces.start(state, directions, reset_to_hx) for state in _pair(hx))
+        started = tuple(pieces.start(state, directions, reset_to_hx) for state in pair(hx))
     y, h, c = lstm(
         input.reshape(T * B, -1).index_select(0, pieces.order),
         (started[0], started[1]),
@@ -267,7 +268,7 @@ def lstm_cell(
         RuntimeError: a shape, dtype or device does not fit.
         BackendError: a forced backend cannot serve the call.
     """
-    h0, c0 = _pair(hx)
+    h0, c0 = pair(hx)
     few = ops.lstm_cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     if few is not None:
         return few
@@ -293,7 +294,7 @@ def lstm_cell(
             raise RuntimeError(f"hidden{k} must have 2 dimensions, got {state.dim()}")
     biases = [b for b in (b_ih, b_hh) if b is not None]
     weights: Sequence[Tensor] = [w_ih, w_hh, *biases]
-    _check_devices(input, (h0, c0), weights)
+    check_devices(input, (h0, c0), weights)
     mapped = vmapped()
     if mapped:
         refuse_forced("lstm_cell")
@@ -303,7 +304,7 @@ def lstm_cell(
     x, h0, c0, weights, h_dtype, c_dtype = cast(
         input, h0, c0, weights, input.device.type == "cpu", False
     )
-    _check_dtypes(x, (h0, c0), weights, RuntimeError)
+    check_dtypes(x, (h0, c0), weights, RuntimeError)
     w_ih, w_hh, *biases = weights
     if len(biases) == 2:
         biases = [ops.add_biases(*biases)]
@@ -317,43 +318,9 @@ def lstm_cell(
     return h.squeeze(0).to(h_dtype), c.squeeze(0).to(c_dtype)
 
 
-def _pair(hx: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    if isinstance(hx, Tensor):
-        raise TypeError("hx: got a Tensor, expected a pair of tensors (h_0, c_0)")
-    if len(hx) != 2:
-        raise RuntimeError(f"lstm expects two hidden states, got {len(hx)}")
-    return hx[0], hx[1]
-
-
 def _one_bias(group: Sequence[Tensor], has_bias: bool) -> list[Tensor]:
     """The operation takes b_ih + b_hh; autograd hands the sum's gradient to both."""
     if not has_bias:
         return list(group)
     w_ih, w_hh, b_ih, b_hh, *w_hr = group
     return [w_ih, w_hh, ops.add_biases(b_ih, b_hh), *w_hr]
-
-
-def _check_devices(input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor]) -> None:
-    device = input.device
-    for name, tensors in (("hidden", hx), ("parameter", weights)):
-        for tensor in tensors:
-            if tensor.device != device:
-                raise RuntimeError(
-                    f"Input and {name} tensors are not at the same device, found input tensor "
-                    f"at {device} and {name} tensor at {tensor.device}"
-                )
-
-
-def _check_dtypes(
-    input: Tensor, hx: tuple[Tensor, Tensor], weights: Sequence[Tensor], error: type[Exception]
-) -> None:
-    dtype = weights[0].dtype
-    if input.dtype != dtype:
-        raise error(
-            f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
-            f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
-        )
-    for name, tensors in (("hidden", hx), ("weight", weights)):
-        for k, tensor in enumerate(tensors):
-            if tensor.dtype != dtype:
-                raise RuntimeError(f"{name}[{k}]: got {tensor.dtype}, expected {dtype}")

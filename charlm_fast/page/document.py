@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 from ..lm.checkpoint import MODEL_CARD
+from ..lm.default_prime import default_prime
 from ..lm.generation import SAFER_BAND
 from ..lm.heatmap import ASSETS, names, visible
 from ..lm.html_page import assemble, embed, read_assets
@@ -49,7 +50,7 @@ def page(
     if vocabulary is None:
         raise ValueError("model: it has no vocabulary, so a page of it could not show its text")
     if prime is None:
-        prime = default_prime(vocabulary)
+        prime = default_prime(vocabulary, PRIME)
     elif len(vocabulary.lookup(prime)[0]) == 0:
         raise ValueError(
             f"prime: got {prime[:20]!r}, expected at least one character that the model knows"
@@ -103,16 +104,6 @@ def summary(model: CharLM, precision: str) -> str:
         f"{model.vocab_size:,} {'bytes' if of_bytes else 'characters'}, "
         f"its weights as {precision}."
     )
-
-
-def default_prime(vocabulary: Vocabulary) -> str:
-    """What a page writes from unless it is told: "The ", or the first letter that there is."""
-    characters = vocabulary.characters
-    if characters is None or all(c in characters for c in PRIME):
-        return PRIME
-    letters = [c for c in characters if c.isalpha()]
-    shown = [c for c in characters if c.isprintable()]
-    return (letters or shown or list(characters))[0]
 
 
 def spellings(vocabulary: Vocabulary) -> dict[int, list[int]]:

@@ -7,6 +7,7 @@ import math
 import os
 from typing import Any
 
+from ..lm.default_prime import PRIME
 from ..text.names import meant
 from ..text.vocab import NAMES
 from . import machine
@@ -118,7 +119,7 @@ class TrainConfig:
 
     print_every: int = option(100, "reports", "epochs between two lines with a sample")
     plot_every: int = option(10, "reports", "epochs that one point of the loss curve averages")
-    prime: str = option("A", "reports", "what a sample starts with; else the text's beginning")
+    prime: str = option(PRIME, "reports", "what a sample starts with; else the text's beginning")
     sample_len: int = option(100, "reports", "characters in a sample")
     temperature: float = option(0.8, "reports", "of the samples; 0.8 to 1.0 is the safer band")
     temperatures: tuple[float, ...] = option(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from ..lm import checkpoint
+from ..lm.default_prime import start_of
 from ..lm.model import CharLM
 from ..text.corpus import Corpus, Source, named_source
 from ..text.encoding import fold_lines
@@ -68,9 +69,7 @@ def with_prime(config: TrainConfig, corpus: Corpus) -> TrainConfig:
         return dataclasses.replace(config, prime=fold_lines(config.prime))
     if config.prime != TrainConfig.prime:
         raise ValueError(f"--prime: no character of {config.prime!r} is in the vocabulary")
-    beginning = vocabulary.decode(corpus.ids[:64].long())
-    first = next((c for c in beginning if not c.isspace()), beginning[:1])
-    return dataclasses.replace(config, prime=first)
+    return dataclasses.replace(config, prime=start_of(vocabulary.decode(corpus.ids[:64].long())))
 
 
 @contextmanager
