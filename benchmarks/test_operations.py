@@ -15,7 +15,7 @@ from cases import Case, selection
 from contest import Effort, Outcome, contest
 from sides import sides
 
-EFFORT = Effort(seconds=0.25, rounds=(3, 31), longest=2.0)  # a look: measure.py takes its time
+EFFORT = Effort(seconds=0.25, rounds=(3, 31), longest=0.5)  # a look: measure.py takes its time
 
 
 class Replay:
