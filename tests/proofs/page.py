@@ -58,7 +58,7 @@ that meet.
 
 LIMITS = """
 Every barrier of the sequence kernels, of the reductions and of the head is among them: left out, the
-proof fails. None is spare.
+proof fails. Of those whose proof was run, none is spare.
 
 ## What a proof does not say
 
