@@ -23,21 +23,18 @@ from . import cli, saved, terminal
 from .lm import generation
 from .lm.model import CharLM
 from .lm.temperatures import CAROL, FILE_WIDTH, Comparison, compare, draw_prime
-from .text.corpus import Corpus, Source, find_source, named_source
+from .text.corpus import Corpus, Source, find_source
 from .training import machine
 from .training.config import TEMPERATURES, TrainConfig
-from .training.setup import TEST_VARIABLE, load_corpus
+from .training.setup import TEST_VARIABLE, load_corpus, test_source
 
 LENGTH = 100
 
 
 def find_test(patterns: Sequence[str]) -> Source:
     """The first of: ``--test``, CHARLM_FAST_TEST_DATA, the beginning of A Christmas Carol."""
-    if patterns:
-        return named_source(patterns, "--test")
-    if variable := os.environ.get(TEST_VARIABLE):
-        return named_source(variable.split(os.pathsep), TEST_VARIABLE)
-    return Source("A Christmas Carol (name another test text with --test)", text=CAROL)
+    carol = Source("A Christmas Carol (name another test text with --test)", text=CAROL)
+    return test_source(patterns) or carol
 
 
 def show(comparison: Comparison, directory: Path | None) -> None:

@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup = setup_of(arguments)
     machine.device(setup.config.device)
     devices = places(setup.config.device, arguments.jobs, setup.config.threads or 1)
-    test = test_source(setup.config)
+    test = test_source(setup.config.test)
     corpus = Corpus.load(setup.source, setup.config.vocab)
     print(f"text: {len(corpus):,} characters, {corpus.origin}")
     corpus.split(setup.config.val_fraction)[0].check_length(setup.config.chunk_len)

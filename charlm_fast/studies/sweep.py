@@ -90,7 +90,7 @@ def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack
         for k, setting in enumerate(settings, 1)
         for seed in seeds
     ]
-    source, test = find_source(config.data), test_source(config)
+    source, test = find_source(config.data), test_source(config.test)
     corpora = {}
     for vocab in {c.vocab for _, _, c in configs}:
         corpora[vocab], held_out = texts(source, test, vocab)

@@ -61,7 +61,7 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     check_machine(config, workers, workers.device)
     if config.tensorboard:
         board_writer()  # before the run has a folder
-    test = test_source(config)
+    test = test_source(config.test)
     source = find_source(config.data)
     corpus = load_corpus(config, source, kept_vocabulary(config))
     if test is not None and workers.first and len(Corpus.load(test, corpus.vocabulary)) < 2:

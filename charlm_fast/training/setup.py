@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -85,10 +85,10 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def test_source(config: TrainConfig) -> Source | None:
+def test_source(patterns: Sequence[str]) -> Source | None:
     """The text to score: ``--test``, else the variable CHARLM_FAST_TEST_DATA, else none."""
-    if config.test:
-        return named_source(config.test, "--test")
+    if patterns:
+        return named_source(patterns, "--test")
     if variable := os.environ.get(TEST_VARIABLE):
         return named_source(variable.split(os.pathsep), TEST_VARIABLE)
     return None
