@@ -114,3 +114,6 @@ CHARLM_INLINE Vec<Compute<S>> tanh(Vec<Compute<S>> x) {
 #if defined(CHARLM_BF16)
 #include "cpu/isa/activations_bf16.h"
 #endif
+#if defined(CHARLM_AVX2)
+#include "cpu/isa/activations_avx2.h"
+#endif

@@ -30,9 +30,14 @@ struct SequenceKernels {
   void (*pack_gates)(const S* w, i64 H, i64 K, i64 panel, S* packed);
   void (*pack_bias)(const S* bias, i64 H, i64 panel, Compute<S>* packed);
   void (*pack_plain)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
+  // In strips, which multiply, forward and backward take too: faster from this many rows and
+  // columns of K on.
+  i64 strip_rows, strip_depth;
+  void (*pack_gate_strips)(const S* w, i64 H, i64 K, i64 panel, S* packed);
+  void (*pack_plain_strips)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
   void (*multiply)(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,
                    i64 p1, const Compute<S>* bias, Compute<S>* out, i64 out_stride, bool padded,
-                   bool down);
+                   bool down, bool strips);
   void (*forward)(const ForwardArgs<S>&, i64 layer, i64 tile, Member&);
   void (*backward)(const BackwardArgs<S>&, i64 layer, i64 tile, Member&);
 };
@@ -40,7 +45,8 @@ struct SequenceKernels {
 // The gradients of weights over a sequence.
 template <class T>
 struct OuterKernels {
-  // Rows [begin, end) of out; scratch of kOuterDepth * panel_width elements.
+  i64 outer_scratch;  // elements
+  // Rows [begin, end) of out.
   void (*outer_products)(const OuterProducts<T>&, i64 begin, i64 end, T* scratch);
 };
 

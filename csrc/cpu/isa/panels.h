@@ -5,8 +5,11 @@
 // holds two values of K, rows k and k + 1 of a panel are interleaved, and K is padded to even. The
 // tile keeps MR rows x kPanelVectors vectors of sums in registers. One row is bound by the cache
 // that feeds the panel, six rows by the multiply-add units.
+//
+// Where registers are too few for six rows of a panel, it may be kept as two strips: see tall.h.
 #pragma once
 
+#include "cpu/isa/tall.h"
 #include "cpu/isa/vec.h"
 
 namespace charlm {
@@ -16,6 +19,11 @@ constexpr int kPanelVectors = 4;
 
 template <class S>
 constexpr int kPanelWidth = kPanelVectors * kLanes<S>;
+
+constexpr int kStripVectors = kTall ? kTallVectors : kPanelVectors;
+
+// So few rows leave multiply-add latency exposed, and registers for a second set of sums.
+constexpr int kFewRows = CHARLM_TILE_ROWS < 6 ? 1 : 2;
 
 template <class S>
 CHARLM_INLINE i64 panel_count(i64 columns) {
@@ -34,14 +42,19 @@ struct Tile {
 };
 
 // sum[r][v] = a[r, :] . panel[:, v] for MR rows of a, K long and `stride` apart. Few rows, which
-// wait for the cache, may take K `down` from its end: see forward_step.
-template <class S, int MR, bool down = false>
+// wait for the cache, may take K `down` from its end: see forward_step. `strips`: see tall.h.
+template <class S, int MR, bool down = false, bool strips = false>
 CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
                             i64 K) {
-  constexpr int D = kDepth<S>, L = D * kLanes<S>, W = D * kPanelWidth<S>;
+  constexpr int D = kDepth<S>, L = D * kLanes<S>, V = kTallVectors;
+  constexpr int W = strips ? V * L : D * kPanelWidth<S>;
+  const i64 apart = strips ? K * W : V * L;
+  const auto vector = [=](const S* row, int v) __attribute__((always_inline)) {
+    return load_words(row + v % V * L + v / V * apart);
+  };
   Tile<Compute<S>, MR> acc = {};
-  if constexpr (MR <= 2) {
-    // Few rows leave multiply-add latency exposed: two interleaved chains along K.
+  if constexpr (MR <= kFewRows) {
+    // Two interleaved chains along K.
     Tile<Compute<S>, MR> odd = {};
     constexpr i64 next = down ? -D : D, width = down ? -W : W;
     const S* row = down ? panel + (K / D - 1) * W : panel;
@@ -54,8 +67,8 @@ CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, 
         const Vec<Compute<S>> s1 = splat_word(from + r * stride + next);
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v) {
-          acc.sum[r][v] = multiply_add(a, acc.sum[r][v], s0, load_words(row + v * L));
-          odd.sum[r][v] = multiply_add(a, odd.sum[r][v], s1, load_words(row + width + v * L));
+          acc.sum[r][v] = multiply_add(a, acc.sum[r][v], s0, vector(row, v));
+          odd.sum[r][v] = multiply_add(a, odd.sum[r][v], s1, vector(row + width, v));
         }
       }
     }
@@ -64,8 +77,8 @@ CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, 
       for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v)
-          acc.sum[r][v] = multiply_add(a, acc.sum[r][v], splat_word(from + r * stride),
-                                       load_words(row + v * L));
+          acc.sum[r][v] =
+              multiply_add(a, acc.sum[r][v], splat_word(from + r * stride), vector(row, v));
     }
 #pragma GCC unroll 2
     for (int r = 0; r < MR; ++r)
@@ -73,10 +86,10 @@ CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, 
       for (int v = 0; v < kPanelVectors; ++v) acc.sum[r][v] += odd.sum[r][v];
   } else {
     for (i64 k = 0; k + D <= K; k += D) {
-      const S* row = panel + k * kPanelWidth<S>;
+      const S* row = panel + k / D * W;
       Vec<Compute<S>> b[kPanelVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) b[v] = load_words(row + v * L);
+      for (int v = 0; v < kPanelVectors; ++v) b[v] = vector(row, v);
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r) {
         const Vec<Compute<S>> s = splat_word(a + r * stride + k);
@@ -94,8 +107,8 @@ CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, 
       for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v)
-          acc.sum[r][v] = multiply_add(a, acc.sum[r][v], splat_last(a + r * stride + K - 1),
-                                       load_words(row + v * L));
+          acc.sum[r][v] =
+              multiply_add(a, acc.sum[r][v], splat_last(a + r * stride + K - 1), vector(row, v));
     }
   }
   tile = acc;
@@ -125,19 +138,28 @@ CHARLM_INLINE void for_row_tiles(i64 rows, const Body& body) {
 }
 
 // out[r, :] = a[r, :] @ packed (+ bias) for panels [p0, p1) of a (K, N) matrix. Where
-// `padded`, out has whole panels in its rows; otherwise only N columns are written.
+// `padded`, out has whole panels in its rows; otherwise only N columns are written. `strips`: so
+// the panels are kept.
 template <class S, class O>
 void multiply_panels(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,
-                     i64 p1, const Compute<S>* bias, O* out, i64 out_stride, bool padded,
-                     bool down = false) {
+                     i64 p1, const Compute<S>* bias, O* out, i64 out_stride, bool padded, bool down,
+                     bool strips) {
   constexpr int L = kLanes<S>;
+  if constexpr (kTall) {
+    constexpr int each = kPanelVectors / kStripVectors;
+    if (strips && rows > CHARLM_TILE_ROWS)
+      return multiply_tall(a, a_stride, rows, packed, K, N, p0 * each, p1 * each, bias, out,
+                           out_stride, padded, down);
+  }
   for (i64 q = p0; q < p1; ++q) {
     const i64 p = down ? p0 + p1 - 1 - q : q;
     const S* panel = packed + p * panel_size<S>(K);
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
       Tile<Compute<S>, MR> tile;
-      if (MR <= 2 && down)
+      if (kTall && strips)
+        multiply<S, MR, false, kTall>(tile, a + r * a_stride, a_stride, panel, K);
+      else if (MR <= kFewRows && down)
         multiply<S, MR, true>(tile, a + r * a_stride, a_stride, panel, K);
       else
         multiply<S, MR>(tile, a + r * a_stride, a_stride, panel, K);
@@ -158,19 +180,32 @@ void multiply_panels(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K,
   }
 }
 
-// packed panel p of the matrix (K, N) whose element (k, n) is source[k * row + n * column].
-template <class S>
+// packed panel p of the matrix (K, N) whose element (k, n) is source[k * row + n * column], V
+// vectors of columns side by side.
+template <class S, int V>
 void pack_panel(const S* source, i64 row, i64 column, i64 K, i64 N, i64 p, S* packed) {
-  constexpr int D = kDepth<S>;
-  S* to = packed + p * panel_size<S>(K);
-  const i64 first = p * kPanelWidth<S>;
-  const i64 width = N - first < kPanelWidth<S> ? N - first : kPanelWidth<S>;
-  for (i64 k = 0; k < K; k += D, to += D * kPanelWidth<S>) {
-    for (int d = 0; d < D; ++d) {
-      const S* from = source + (k + d) * row + first * column;
-      const i64 there = k + d < K ? width : 0;
-      for (i64 n = 0; n < there; ++n) to[n * D + d] = from[n * column];
-      for (i64 n = there; n < kPanelWidth<S>; ++n) to[n * D + d] = S{};
+  constexpr int D = kDepth<S>, W = V * kLanes<S>;
+  S* const panel = packed + p * panel_size<S>(K);
+  const i64 strip = panel_size<S>(K) / kPanelVectors * V;
+  for (i64 k = 0; k < K; k += D) {
+    for (int s = 0; s < kPanelVectors / V; ++s) {
+      S* to = panel + s * strip + k * W;
+      const i64 first = p * kPanelWidth<S> + s * W;
+      const i64 left = N > first ? N - first : 0, width = left < W ? left : W;
+      for (int d = 0; d < D; ++d) {
+        const S* from = source + (k + d) * row + first * column;
+        const i64 there = k + d < K ? width : 0;
+        if constexpr (D == 1 && V < kPanelVectors) {
+          __builtin_prefetch(from + 8 * row);
+          if (column == 1 && there == W) {
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) store(to + v * kLanes<S>, load(from + v * kLanes<S>));
+            continue;
+          }
+        }
+        for (i64 n = 0; n < there; ++n) to[n * D + d] = from[n * column];
+        for (i64 n = there; n < W; ++n) to[n * D + d] = S{};
+      }
     }
   }
 }

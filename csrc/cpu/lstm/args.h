@@ -21,6 +21,7 @@ struct Schedule {
   i64 tiles;
   i64 chunk;       // steps between two synchronisations
   bool wavefront;  // layers on different threads, each a chunk behind the one below
+  bool strips;     // how panels are packed
   int* progress;   // (L, tiles): chunks finished, published with release
 };
 

@@ -32,6 +32,7 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   }
   const int64_t width = k.panel_width, hh_panels = div_up(s.R, width);
   Plan plan(s, batch_sizes, reverse, sizeof(S), hh_panels);
+  plan.choose_strips(k, s.R);
   const Schedule& schedule = plan.schedule;
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()
@@ -90,13 +91,13 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
     for (int64_t p = 0; p < hr_panels; ++p)
       jobs.push_back({layer.w_hr, s.H, s.R, s.H, p, layer.packed_hr});
   }
+  const auto pack = schedule.strips ? k.pack_plain_strips : k.pack_plain;
   const int64_t grain = div_up(65536, 4 * s.H * width);
-  torch::stable::parallel_for(0, static_cast<int64_t>(jobs.size()), grain,
-                              [&](int64_t begin, int64_t end) {
-                                for (int64_t j = begin; j < end; ++j)
-                                  k.pack_plain(jobs[j].from, jobs[j].row, 1, jobs[j].K, jobs[j].N,
-                                               jobs[j].panel, jobs[j].to);
-                              });
+  torch::stable::parallel_for(
+      0, static_cast<int64_t>(jobs.size()), grain, [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; ++j)
+          pack(jobs[j].from, jobs[j].row, 1, jobs[j].K, jobs[j].N, jobs[j].panel, jobs[j].to);
+      });
 
   const S* saved = values<S>(reserve);
   const std::vector<const S*> gates = slices(saved, s.L, s.N * 4 * s.H);

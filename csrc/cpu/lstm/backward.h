@@ -58,7 +58,7 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
     if (!member.size) return;
     const Range hr_panels = part(member, panel_count<S>(H));
     multiply_panels<S>(total, R, rows, a.layers[l].packed_hr, R, H, hr_panels.first, hr_panels.last,
-                       nullptr, a.dhidden[slot], H, false);
+                       nullptr, a.dhidden[slot], H, false, false, s.strips);
     dhidden = a.dhidden[slot];
   }
   const Range units = columns_of(member, H, kPanelWidth<S>);
@@ -84,7 +84,7 @@ CHARLM_INLINE void backward_step(const BackwardArgs<S>& a, i64 l, i64 t, i64 slo
   if (!member.size) return;
   const Range panels = part(member, panel_count<S>(R));
   multiply_panels<S>(dgates, 4 * H, rows, a.layers[l].packed_hh, 4 * H, R, panels.first,
-                     panels.last, nullptr, dh, R, false, t % 2);
+                     panels.last, nullptr, dh, R, false, t % 2, s.strips);
 }
 
 // dx of a chunk = dgates @ W_ih, panels [p0, p1).
@@ -98,7 +98,7 @@ void input_gradient(const BackwardArgs<S>& a, i64 l, i64 tile, i64 slot, const C
   if (s.tiles == 1) {
     const i64 row0 = s.offset[steps.begin];
     multiply_panels<S>(a.dgates[l] + row0 * G, G, s.offset[steps.end] - row0, layer.packed_ih, G, I,
-                       p0, p1, nullptr, a.dx[l] + row0 * I, I, false);
+                       p0, p1, nullptr, a.dx[l] + row0 * I, I, false, false, s.strips);
     return;
   }
   i64 rows = 0;
@@ -109,7 +109,7 @@ void input_gradient(const BackwardArgs<S>& a, i64 l, i64 tile, i64 slot, const C
     rows += n;
   }
   multiply_panels<S>(a.gather[slot], G, rows, layer.packed_ih, G, I, p0, p1, nullptr,
-                     a.scatter[slot], I, false);
+                     a.scatter[slot], I, false, false, s.strips);
   // Only the columns of these panels: another thread may be writing the others.
   const i64 first = p0 * kPanelWidth<S>;
   const i64 last = p1 * kPanelWidth<S> < I ? p1 * kPanelWidth<S> : I;

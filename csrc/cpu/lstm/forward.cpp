@@ -25,6 +25,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
   Plan plan(s, batch_sizes, reverse, sizeof(S), panels);
+  plan.choose_strips(k, s.R);
   const Schedule& schedule = plan.schedule;
 
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;
@@ -82,6 +83,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     hidden = inner_y + inner;
   }
 
+  const auto pack_gates = schedule.strips ? k.pack_gate_strips : k.pack_gates;
+  const auto pack_plain = schedule.strips ? k.pack_plain_strips : k.pack_plain;
   // Packing, panel by panel of every layer; a folded input's panel also makes its part of the
   // table. The first index is the panel, so that equal shares go to all threads.
   const S* x_data = values<S>(x);
@@ -91,18 +94,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
         for (int64_t job = begin; job < end; ++job) {
           const int64_t p = job / s.L, l = job % s.L;
           const Layer<S>& layer = layers[l];
-          k.pack_gates(layer.w_hh, s.H, s.R, p, layer.packed_hh);
-          k.pack_gates(layer.w_ih, s.H, layer.I, p, layer.packed_ih);
+          pack_gates(layer.w_hh, s.H, s.R, p, layer.packed_hh);
+          pack_gates(layer.w_ih, s.H, layer.I, p, layer.packed_ih);
           if (layer.bias) k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
           if (l == 0 && ids)
             k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias,
-                       table, width, true, false);
+                       table, width, true, false, schedule.strips);
         }
       });
   if (has_proj)
     for (const Layer<S>& layer : layers)
       for (int64_t p = 0; p < hr_panels; ++p)
-        k.pack_plain(layer.w_hr, 1, s.H, s.H, s.R, p, layer.packed_hr);
+        pack_plain(layer.w_hr, 1, s.H, s.H, s.R, p, layer.packed_hr);
 
   std::vector<S*> ys = slices(inner_y, s.L - 1, s.N * s.R);
   ys.push_back(mutable_values<S>(y));

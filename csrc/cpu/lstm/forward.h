@@ -15,16 +15,16 @@
 namespace charlm {
 namespace CHARLM_ISA {
 
-// Panel p of w (4H, K): for vector p of units, the gates i f g o side by side. Blocks of L rows by
-// L words are transposed in registers; the edges go element by element.
-template <class S>
+// Panel p of w (4H, K): for vector p of units, the gates i f g o, V of them side by side. Blocks of
+// L rows by L words are transposed in registers; the edges go element by element.
+template <class S, int V>
 void pack_gate_panel(const S* w, i64 H, i64 K, i64 p, S* packed) {
-  constexpr int L = kLanes<S>, D = kDepth<S>;
+  constexpr int L = kLanes<S>, D = kDepth<S>, W = V * L;
   S* panel = packed + p * panel_size<S>(K);
   const i64 units = H - p * L < L ? H - p * L : L;
   for (i64 gate = 0; gate < 4; ++gate) {
     const S* from = w + (gate * H + p * L) * K;
-    S* to = panel + gate * L * D;
+    S* to = panel + gate / V * (panel_size<S>(K) / 4 * V) + gate % V * L * D;
     i64 k = 0;
 #if defined(CHARLM_HAS_SHUFFLE)
     if (units == L) {
@@ -34,14 +34,14 @@ void pack_gate_panel(const S* w, i64 H, i64 K, i64 p, S* packed) {
         for (int u = 0; u < L; ++u) block[u] = load_words(from + u * K + k);
         transpose<Compute<S>>(block);
 #pragma GCC unroll 16
-        for (int j = 0; j < L; ++j) store_words(to + (k + j * D) * kPanelWidth<S>, block[j]);
+        for (int j = 0; j < L; ++j) store_words(to + (k + j * D) * W, block[j]);
       }
     }
 #endif
     for (; k < K; k += D)
       for (i64 u = 0; u < L; ++u)
         for (int d = 0; d < D; ++d)
-          to[k * kPanelWidth<S> + u * D + d] = u < units && k + d < K ? from[u * K + k + d] : S{};
+          to[k * W + u * D + d] = u < units && k + d < K ? from[u * K + k + d] : S{};
   }
 }
 
@@ -77,6 +77,36 @@ CHARLM_INLINE void cell_forward(const Vec<Compute<S>>* sum, const Compute<S>* pr
     store_n(gates + 2 * H, g, n);
     store_n(gates + 3 * H, o, n);
     store_n(cell, next, n);
+  }
+}
+
+// Calls body(sums, row) with the four vectors of sums of each row of a by a panel in strips. They
+// meet in L1.
+template <class T, class Body>
+CHARLM_INLINE void for_tall_rows(const T* a, i64 stride, i64 rows, const T* panel, i64 K,
+                                 const Body& body) {
+  constexpr i64 kMost = 66, W = kPanelWidth<T>, S = kTallWidth<T>;
+  alignas(64) T sums[kMost * W];
+  const Parts blocks(rows, kMost), depths(K, kTallDepth);
+  for (i64 block = 0; block < blocks.count; ++block) {
+    const i64 first = blocks.begin(block), count = blocks.begin(block + 1) - first;
+    if (rows <= CHARLM_TILE_ROWS)
+      for_row_tiles(rows, [&](auto size, i64) __attribute__((always_inline)) {
+        constexpr int MR = decltype(size)::value;
+        Tile<T, MR> tile;
+        multiply<T, MR, false, true>(tile, a, stride, panel, K);
+        __builtin_memcpy(sums, &tile, sizeof(tile));
+      });
+    else
+      for (i64 s = 0; s < W; s += S)
+        for (i64 d = 0; d < depths.count; ++d) {
+          const i64 k = depths.begin(d), depth = depths.begin(d + 1) - k;
+          const T *from = a + first * stride + k, *strip = panel + s * K + k * S, *none = nullptr;
+          tall_block(from, stride, count, strip, depth, strip + depth * S, d > 0, none, sums + s,
+                     W);
+        }
+#pragma GCC unroll 1
+    for (i64 r = 0; r < count; ++r) body(reinterpret_cast<const Vec<T>*>(sums + r * W), first + r);
   }
 }
 
@@ -119,10 +149,23 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step,
   for (i64 j = panels.first; j < panels.last; ++j) {
     const i64 p = down ? panels.first + panels.last - 1 - j : j;
     const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
+    if constexpr (kTall) {
+      if (a.schedule.strips) {
+        for_tall_rows(h, R, rows, packed + p * panel_size<S>(R), R,
+                      [&](const Vec<Compute<S>>* sum, i64 s) __attribute__((always_inline)) {
+                        const Compute<S>* from = pre + (ids ? ids[s] : s) * width;
+                        cell_forward<S>(sum, from + p * kPanelWidth<S>, H, n, c + s * H + p * L,
+                                        hidden + s * H + p * L,
+                                        gates ? gates + s * 4 * H + p * L : nullptr,
+                                        gates ? cells + s * H + p * L : nullptr);
+                      });
+        continue;
+      }
+    }
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
       Tile<Compute<S>, MR> tile;
-      if (MR <= 2 && !down)
+      if (MR <= kFewRows && !down)
         multiply<S, MR, true>(tile, h + r * R, R, packed + p * panel_size<S>(R), R);
       else
         multiply<S, MR>(tile, h + r * R, R, packed + p * panel_size<S>(R), R);
@@ -141,7 +184,7 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step,
     if (!member.size) return;
     const Range columns = part(member, panel_count<S>(R));
     multiply_panels<S>(hidden, H, rows, a.layers[l].packed_hr, H, R, columns.first, columns.last,
-                       nullptr, y, R, false);
+                       nullptr, y, R, false, false, a.schedule.strips);
   }
   if (member.size == 1) {
     __builtin_memcpy(last, y, sizeof(S) * rows * R);
@@ -178,7 +221,7 @@ void input_product(const ForwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chu
     x = to;
   }
   multiply_panels<S>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre, width,
-                     true);
+                     true, false, s.strips);
 }
 
 template <class S>

@@ -11,8 +11,21 @@ namespace CHARLM_ISA {
 
 template <class S>
 constexpr SequenceKernels<S> make_sequence_kernels() {
-  return {kLanes<S>,     kPanelWidth<S>,     kDepth<S>,       pack_gate_panel<S>, pack_gate_bias<S>,
-          pack_panel<S>, multiply_panels<S>, forward_task<S>, backward_task<S>};
+  constexpr int P = kPanelVectors, V = kStripVectors;
+  constexpr i64 kNever = i64{1} << 62, kLeastDepth = 1;
+  return {kLanes<S>,
+          kPanelWidth<S>,
+          kDepth<S>,
+          pack_gate_panel<S, P>,
+          pack_gate_bias<S>,
+          pack_panel<S, P>,
+          kTall ? CHARLM_TILE_ROWS + 1 : kNever,
+          kLeastDepth,
+          pack_gate_panel<S, V>,
+          pack_panel<S, V>,
+          multiply_panels<S>,
+          forward_task<S>,
+          backward_task<S>};
 }
 
 #if defined(CHARLM_BF16)
@@ -26,8 +39,8 @@ const SequenceKernels<double> double_sequence = make_sequence_kernels<double>();
 
 extern const OuterKernels<float> float_outer;
 extern const OuterKernels<double> double_outer;
-const OuterKernels<float> float_outer = {outer_products<float>};
-const OuterKernels<double> double_outer = {outer_products<double>};
+const OuterKernels<float> float_outer = {outer_scratch<float>(), outer_products<float>};
+const OuterKernels<double> double_outer = {outer_scratch<double>(), outer_products<double>};
 #endif
 
 }  // namespace CHARLM_ISA

@@ -33,7 +33,7 @@ void run(const std::vector<OuterProducts<T>>& products) {
   constexpr int64_t unit = 48;
   torch::stable::parallel_for(
       0, parts * count, parts == 1 ? count : 1, [&](int64_t first, int64_t last) {
-        const Buffer<T> scratch = make_buffer<T>(kOuterDepth * k.panel_width);
+        const Buffer<T> scratch = make_buffer<T>(k.outer_scratch);
         for (int64_t job = first; job < last; ++job) {
           const OuterProducts<T>& p = products[job % count];
           const int64_t part = job / count, units = div_up(p.M, unit);

@@ -10,6 +10,7 @@
 
 #include "cpu/isa/panels.h"
 #include "cpu/lstm/args.h"
+#include "cpu/lstm/outer_tall.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
@@ -59,9 +60,16 @@ CHARLM_INLINE void add_columns(const T* a, i64 a_stride, i64 depth, i64 columns,
   }
 }
 
-// Columns [begin, end) of a, which are rows of out. `panel` is scratch of kOuterDepth panel rows.
+// Elements of scratch.
+template <class T>
+constexpr i64 outer_scratch() {
+  return kTall ? kOuterScratch<T> : kOuterDepth * kPanelWidth<T>;
+}
+
+// Columns [begin, end) of a, which are rows of out. `panel` is the scratch.
 template <class T>
 void outer_products(const OuterProducts<T>& o, i64 begin, i64 end, T* panel) {
+  if constexpr (kTall) return outer_tall(o, begin, end, panel);
   constexpr i64 W = kPanelWidth<T>, line = 64 / static_cast<i64>(sizeof(T));
   // A large out is read and written once a block: fewer, deeper blocks.
   const i64 depth = o.M * o.N > kOuterLarge ? kOuterDepth : kOuterDepth / 4;

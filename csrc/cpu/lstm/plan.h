@@ -50,7 +50,8 @@ struct Plan {
     work = weight_bytes * work_of_rows(s.B);
     const int64_t tiles =
         members > 1 ? 1 : std::max<int64_t>(1, std::min(s.B, wavefront ? threads / s.L : threads));
-    schedule = {s.T, s.B, s.N, size.data(), offset.data(), reverse, tiles, 1, wavefront, nullptr};
+    schedule = {s.T,   s.B, s.N,       size.data(), offset.data(), reverse,
+                tiles, 1,   wavefront, false,       nullptr};
     // Enough rows in a chunk's product to reuse a weight panel; few in a wavefront, whose upper
     // layer idles for the first chunk.
     const int64_t rows = std::max<int64_t>(1, s.B / tiles);
@@ -61,6 +62,12 @@ struct Plan {
   }
 
   int64_t tile_rows() const { return (schedule.B + schedule.tiles - 1) / schedule.tiles; }
+
+  // Panels are packed in strips where that is faster: the kernels' table says so.
+  template <class S>
+  void choose_strips(const SequenceKernels<S>& k, int64_t R) {
+    schedule.strips = tile_rows() >= k.strip_rows && R >= k.strip_depth;
+  }
 
   int64_t slots() const {
     return schedule.wavefront ? static_cast<int64_t>(progress.size()) : schedule.tiles;

@@ -15,3 +15,5 @@
 #define CHARLM_ISA avx2
 #define CHARLM_VECTOR_BYTES 32
 #define CHARLM_TILE_ROWS 3
+#define CHARLM_TALL
+#define CHARLM_AVX2
