@@ -24,6 +24,9 @@ namespace charlm {
 CHARLM_DECLARE(avx512)
 CHARLM_DECLARE(avx2)
 #endif
+#if defined(__aarch64__)
+CHARLM_DECLARE(neon)
+#endif
 #if defined(CHARLM_HAS_AVX512_BF16)
 namespace avx512_bf16 {
 extern const SequenceKernels<bf16> bf16_sequence;
@@ -59,6 +62,9 @@ const std::vector<Isa>& all_isas() {
 #if defined(__x86_64__)
       {"avx512", has_avx512, avx512::floats(), avx512::doubles()},
       {"avx2", has_avx2, avx2::floats(), avx2::doubles()},
+#endif
+#if defined(__aarch64__)
+      {"neon", true, neon::floats(), neon::doubles()},
 #endif
       {"portable", true, portable::floats(), portable::doubles()},
   };

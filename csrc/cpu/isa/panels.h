@@ -44,7 +44,7 @@ struct Tile {
 // sum[r][v] = a[r, :] . panel[:, v] for MR rows of a, K long and `stride` apart. Few rows, which
 // wait for the cache, may take K `down` from its end: see forward_step. `strips`: see tall.h.
 template <class S, int MR, bool down = false, bool strips = false>
-CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
+CHARLM_PRODUCT void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
                             i64 K) {
   constexpr int D = kDepth<S>, L = D * kLanes<S>, V = kTallVectors;
   constexpr int W = strips ? V * L : D * kPanelWidth<S>;
