@@ -3,6 +3,7 @@
 from .dispatch import backends, use_backend
 from .generate import generate
 from .head import linear_cross_entropy
+from .int8 import linear_int8, lstm_int8, to_int8
 from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
@@ -15,11 +16,14 @@ __all__ = [
     "backends",
     "generate",
     "linear_cross_entropy",
+    "linear_int8",
     "lstm",
     "lstm_cell",
     "lstm_cross_entropy",
+    "lstm_int8",
     "lstm_steps",
     "sample",
     "segments",
+    "to_int8",
     "use_backend",
 ]

@@ -9,6 +9,7 @@ from charlm_fast import _extension
 from . import linear_cross_entropy, lstm
 from .generate import generate
 from .gradients import lstm_backward, lstm_loss, lstm_loss_backward
+from .int8 import linear_int8, lstm_int8
 from .sample import few_rows, is_set, sample
 from .steps import lstm_cell_backward, lstm_steps
 
@@ -18,9 +19,11 @@ __all__ = [
     "has_bfloat16",
     "is_set",
     "linear_cross_entropy",
+    "linear_int8",
     "lstm",
     "lstm_backward",
     "lstm_cell_backward",
+    "lstm_int8",
     "lstm_loss",
     "lstm_loss_backward",
     "lstm_steps",
