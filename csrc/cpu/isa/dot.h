@@ -29,7 +29,9 @@ CHARLM_INLINE int load_bits(const signed char* p) {
   return bits;
 }
 
-// In each section below: kDotRows rows by kDotVectors vectors of sums fill the registers.
+// In each section below: kDotRows rows by kDotVectors vectors of sums fill the registers; nearest
+// rounds to integers, to even between two; store_narrow writes those that 8 bits hold; within holds
+// v in [-limit, limit] and lets NaN pass.
 #if defined(CHARLM_VNNI)
 
 constexpr int kWeightOffset = 128;
@@ -49,6 +51,14 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)_mm512_maskz_cvtps_epi32(0xffff, (__m512)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  _mm_storeu_si128((__m128i*)p, _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)q));
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  const __m512 most = _mm512_set1_ps(limit), least = _mm512_set1_ps(-limit);
+  const __m512 below = _mm512_maskz_min_ps(0xffff, most, (__m512)v);
+  return (Vec<float>)_mm512_maskz_max_ps(0xffff, least, below);
+}
 
 #elif CHARLM_VECTOR_BYTES == 32
 
@@ -73,6 +83,15 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)_mm256_cvtps_epi32((__m256)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  const __m256i v = (__m256i)q;
+  const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(pairs, pairs));
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  const __m256 most = _mm256_set1_ps(limit), least = _mm256_set1_ps(-limit);
+  return (Vec<float>)_mm256_max_ps(least, _mm256_min_ps(most, (__m256)v));
+}
 
 #elif defined(CHARLM_DOTPROD)
 
@@ -95,6 +114,15 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  const int16x4_t pairs = vqmovn_s32((int32x4_t)q);
+  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
+  __builtin_memcpy(p, &bytes, kWord);
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
+  return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
+}
 
 #elif defined(__aarch64__)
 
@@ -122,6 +150,15 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)vpaddq_s32(sum.low, sum.high); }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  const int16x4_t pairs = vqmovn_s32((int32x4_t)q);
+  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
+  __builtin_memcpy(p, &bytes, kWord);
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
+  return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
+}
 
 #elif defined(__SSE2__)
 
@@ -156,6 +193,14 @@ CHARLM_INLINE Int total(const Sum& sum) {
                             _mm_castps_si128(_mm_shuffle_ps(low, high, _MM_SHUFFLE(3, 1, 3, 1))));
 }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)_mm_cvtps_epi32((__m128)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  const __m128i pairs = _mm_packs_epi32((__m128i)q, (__m128i)q);
+  const int bytes = _mm_cvtsi128_si32(_mm_packs_epi16(pairs, pairs));
+  __builtin_memcpy(p, &bytes, sizeof(bytes));
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  return (Vec<float>)_mm_max_ps(_mm_set1_ps(-limit), _mm_min_ps(_mm_set1_ps(limit), (__m128)v));
+}
 
 #else
 
@@ -178,13 +223,21 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
           a[0].values[k] * w0[lane * kWord + k] + a[1].values[k] * w1[lane * kWord + k];
 }
 CHARLM_INLINE Int total(const Sum& sum) { return sum.lanes; }
-// To the nearest, to even between two, for what is far below 2^22.
+// For what is far below 2^22.
 CHARLM_INLINE Int nearest(Vec<float> v) {
   volatile float rounder = 12582912.0f;
   Int out;
   for (int lane = 0; lane < kLanes<float>; ++lane)
     out[lane] = static_cast<int>((v[lane] + rounder) - rounder);
   return out;
+}
+
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  for (int lane = 0; lane < kLanes<float>; ++lane) p[lane] = static_cast<signed char>(q[lane]);
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  v = v > limit ? splat(limit) : v;
+  return v < -limit ? splat(-limit) : v;
 }
 
 #endif

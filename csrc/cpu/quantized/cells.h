@@ -7,6 +7,7 @@
 // long as they do. Errors are some 3e-7, absolute.
 #pragma once
 
+#include "cpu/isa/dot.h"
 #include "cpu/isa/panels.h"
 #include "cpu/quantized/args.h"
 
@@ -14,15 +15,13 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 // e^-x for |x| up to 20, beyond which sigmoid and tanh are 0, 1 and -1 to 2e-9; the product of
-// three stays finite. NaN stays: comparisons with it are false.
+// three stays finite. NaN stays.
 //
 // 2^y = 2^n 2^r with n the nearest integer to y and |r| <= 1/2; the polynomial is fitted to 2^r
 // with the least relative error, 8e-8.
 CHARLM_INLINE Vec<float> exp_minus(Vec<float> x) {
   constexpr float limit = 20.0f, rounder = 12582912.0f;  // 1.5 * 2^23: n in the low bits
-  x = x < limit ? x : (x >= limit ? splat(limit) : x);
-  x = x > -limit ? x : (x <= -limit ? splat(-limit) : x);
-  const Vec<float> y = x * -1.44269504f;
+  const Vec<float> y = within(x, limit) * -1.44269504f;
   const Vec<float> shifted = y + rounder;
   const Vec<float> r = y - (shifted - rounder);
   Vec<float> p = splat(0.001327647129f);

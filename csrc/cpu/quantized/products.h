@@ -69,7 +69,6 @@ CHARLM_INLINE float largest_group(const float* x, i64 K) {
 // Rows `stride` apart. A row of zeros has the scale 0, one that is not finite the scale NaN.
 inline void quantize_rows(const float* x, i64 stride, i64 rows, i64 K, const Int8Rows& to) {
   constexpr int L = kLanes<float>;
-  typedef signed char Narrow __attribute__((vector_size(L)));
   for (i64 r = 0; r < rows; ++r, x += stride) {
     const float most = largest_group(x, K);
     // Below 1e-36 the quotient would be infinite; such values are zeros to any sum.
@@ -80,8 +79,7 @@ inline void quantize_rows(const float* x, i64 stride, i64 rows, i64 K, const Int
     for (i64 k = 0; k < int8_words(K) * kWord; k += L) {
       const Int q = nearest(load_part(x, k, K) * inverse);
       sums += q;
-      const Narrow narrow = __builtin_convertvector(q, Narrow);
-      __builtin_memcpy(row + k, &narrow, sizeof(narrow));
+      store_narrow(row + k, q);
     }
     int sum = 0;
     for (int lane = 0; lane < L; ++lane) sum += sums[lane];
