@@ -143,8 +143,8 @@ class Int8LSTM(nn.Module):
 class Int8LSTMCell(nn.Module):
     """:class:`charlm_fast.LSTMCell` with weights in int8; input and states are float32.
 
-    Buffers: ``weight_ih`` and ``weight_hh`` in int8, ``scale_ih``, ``scale_hh`` and, the sum of both
-    biases, ``bias_sum`` (4H,).
+    Buffers: ``weight_ih`` and ``weight_hh`` in int8, ``scale_ih`` and ``scale_hh`` (4H,), and
+    ``bias_sum`` (4H,), the sum of both biases.
     """
 
     input_size: int
@@ -175,7 +175,7 @@ class Int8LSTMCell(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """``nn.Linear`` with a weight in int8: buffers ``weight`` (N, K), ``scale`` and ``bias`` (N,)."""
+    """``nn.Linear`` with int8 weights: buffers ``weight`` (N, K), ``scale`` and ``bias`` (N,)."""
 
     in_features: int
     out_features: int
@@ -198,7 +198,7 @@ class Bfloat16LSTM(LSTM):
 
 
 class Bfloat16LSTMCell(nn.Module):
-    """:class:`charlm_fast.LSTMCell` whose weights are kept in bfloat16, and widened by each call."""
+    """:class:`charlm_fast.LSTMCell` whose weights are kept in bfloat16, widened by each call."""
 
     input_size: int
     hidden_size: int

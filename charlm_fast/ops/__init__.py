@@ -2,6 +2,7 @@
 
 from .dispatch import backends, use_backend
 from .generate import generate
+from .generate_int8 import generate_int8, writes_int8
 from .head import linear_cross_entropy
 from .int8 import linear_int8, lstm_int8, to_int8
 from .loss import lstm_cross_entropy
@@ -15,6 +16,7 @@ __all__ = [
     "add_biases",
     "backends",
     "generate",
+    "generate_int8",
     "linear_cross_entropy",
     "linear_int8",
     "lstm",
@@ -26,4 +28,5 @@ __all__ = [
     "segments",
     "to_int8",
     "use_backend",
+    "writes_int8",
 ]

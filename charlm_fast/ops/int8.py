@@ -29,7 +29,7 @@ def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     weight = weight.detach().float()
     most = weight.abs().amax(1) if weight.numel() else weight.new_zeros(weight.shape[0])
-    if not bool(most.isfinite().all()):
+    if not weight.is_meta and not bool(most.isfinite().all()):
         raise ValueError("weight: got infinity or NaN, which no scale fits; look at the training")
     scale = most / 127
     q = weight / torch.where(scale > 0, scale, 1.0)[:, None]
@@ -117,7 +117,7 @@ def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:
         )
     if tensor.device != like.device:
         raise RuntimeError(
-            f"{name}: got a tensor on {tensor.device}, expected {like.device}, where the weights are"
+            f"{name}: got a tensor on {tensor.device}, expected {like.device} like the weights"
         )
 
 

@@ -18,6 +18,7 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 constexpr float kGroupSum = 126;
+constexpr int kAhead = 2048;  // bytes of weights between what is read and what is fetched
 
 // Values first .. first + L of a row of K, zero past its end.
 CHARLM_INLINE Vec<float> load_part(const float* row, i64 first, i64 K) {
@@ -94,6 +95,9 @@ CHARLM_INLINE void multiply_words(Sum (&sum)[MR][NV], const signed char* a, i64 
   constexpr int W = CHARLM_VECTOR_BYTES;
   Sum acc[MR][NV] = {};
   for (i64 k = 0; k < words; k += 2, panel += 2 * kPanelVectors * W) {
+    if (MR == 1)  // which waits for the weights, and those of large layers come from far
+      for (int line = 0; line < 2 * kPanelVectors * W; line += 64)
+        __builtin_prefetch(panel + kAhead + line);
     Word word[MR][2];
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
