@@ -6,6 +6,7 @@ from . import functional
 from .lm.model import CharLM
 from .nn import LSTM, LSTMCell
 from .nn.accelerate import accelerate
+from .nn.quantize import quantize
 from .ops import backends, use_backend
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ __all__ = [
     "backends",
     "fit",
     "functional",
+    "quantize",
     "use_backend",
 ]
 

@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import cli, saved, terminal
+from torch import Tensor
+
+from . import cli, saved, small, terminal
 from .lm.heatmap import ALTERNATIVES, surprisal_page
 from .lm.model import CharLM
-from .lm.scoring import read_text, score
+from .lm.scoring import Scores, read_text, score
 from .text.corpus import find_source
 from .text.files import write_text
 from .training import machine
@@ -48,7 +50,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also write a page that shows the surprisal of each character",
     )
     parser.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
+    small.add_flag(parser, "also score the model with weights in fewer bits")
     return parser.parse_args(argv)
+
+
+def scored(model: CharLM, ids: Tensor, arguments: argparse.Namespace, shown: int) -> Scores:
+    """The scores as the flags ask for them, with ``shown`` alternatives to each character."""
+    with cli.flags_named(ids="data"):
+        return score(
+            model,
+            ids,
+            window=arguments.window,
+            batch_size=arguments.batch_size,
+            alternatives=shown,
+        )
+
+
+def report(scores: Scores) -> None:
+    """Print the means, a line each."""
+    result = scores.summary()
+    print(f"BPC: {result.bits_per_character:.4f}")
+    print(f"standard error: {result.standard_error:.4f}")
+    print(f"NLL: {result.nats_per_character:.4f} nats per character")
+    print(f"perplexity: {result.perplexity:.4f}")
+    print(f"accuracy: {100 * result.accuracy:.2f}%")
+    print(f"characters: {result.characters:,}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,22 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
     source = find_source(arguments.data)
     corpus = read_text(model, source)
-    with cli.flags_named(ids="data"):
-        scores = score(
-            model,
-            corpus.ids,
-            window=arguments.window,
-            batch_size=arguments.batch_size,
-            alternatives=min(ALTERNATIVES, model.vocab_size) if arguments.html is not None else 0,
-        )
-    result = scores.summary()
+    shown = min(ALTERNATIVES, model.vocab_size) if arguments.html is not None else 0
+    scores = scored(model, corpus.ids, arguments, shown)
     print(f"text: {source.origin}")
-    print(f"BPC: {result.bits_per_character:.4f}")
-    print(f"standard error: {result.standard_error:.4f}")
-    print(f"NLL: {result.nats_per_character:.4f} nats per character")
-    print(f"perplexity: {result.perplexity:.4f}")
-    print(f"accuracy: {100 * result.accuracy:.2f}%")
-    print(f"characters: {result.characters:,}")
+    report(scores)
+    if arguments.quantize is not None:
+        copy = small.smaller(model, arguments.quantize)
+        print(f"with weights in {arguments.quantize}:")
+        report(scored(copy, corpus.ids, arguments, 0))
     if arguments.html is not None:
         title = f"{arguments.model} on {source.origin}"
         write_text(arguments.html, surprisal_page(title, corpus, scores))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import cli, saved, terminal
+from . import cli, saved, small, terminal
 from .lm import checkpoint, generation
 from .lm.default_prime import default_prime
 from .lm.generation import SAFER_BAND
@@ -73,6 +73,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
     group.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
+    small.add_flag(group, "weights in fewer bits: int8 is faster, bfloat16 is smaller")
     return parser.parse_args(argv)
 
 
@@ -122,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = read_prime(arguments.prime_file)
     directory = saved.find_model(arguments.model)
     model = CharLM.from_pretrained(directory).to(machine.device(arguments.device))
+    model = small.smaller(model, arguments.quantize)
     if model.vocabulary is None:
         raise ValueError("--model: it has no vocabulary, so it cannot write a text")
     if text is None:

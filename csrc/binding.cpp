@@ -9,6 +9,7 @@
 
 #include "cpu/isa/isa.h"
 #include "cpu/lstm/lstm.h"
+#include "cpu/quantized/int8.h"
 #include "cpu/steps/steps.h"
 #include "cpu/text/args.h"
 #include "cpu/text/generation.h"
@@ -123,6 +124,40 @@ PyObject* lstm_cell_backward(PyObject*, PyObject* const* args, Py_ssize_t count)
   return unlocked([&] { charlm::lstm_cell_backward(g); });
 }
 
+// lstm_int8 for Python; see kernels/native/int8.py for the arguments.
+PyObject* lstm_int8(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 17) {
+    PyErr_SetString(PyExc_TypeError, "lstm_int8: expected 17 arguments");
+    return nullptr;
+  }
+  Arguments a(args, count);
+  charlm::Int8Sequence s = {};
+  s.packed = a.address();
+  for (int64_t* size : {&s.L, &s.T, &s.B, &s.N, &s.I, &s.H, &s.R}) *size = a.integer();
+  s.has_proj = a.flag();
+  s.reverse = a.flag();
+  s.batch_sizes = static_cast<const int64_t*>(a.address());
+  for (const float** from : {&s.x, &s.h_0, &s.c_0}) *from = static_cast<float*>(a.address());
+  for (float** to : {&s.y, &s.h_n, &s.c_n}) *to = static_cast<float*>(a.address());
+  return unlocked([&] { charlm::lstm_int8(s); });
+}
+
+// linear_int8 for Python, as above.
+PyObject* linear_int8(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 6) {
+    PyErr_SetString(PyExc_TypeError, "linear_int8: expected 6 arguments");
+    return nullptr;
+  }
+  Arguments a(args, count);
+  const void* packed = a.address();
+  const int64_t rows = a.integer(), K = a.integer(), N = a.integer();
+  const float* x = static_cast<const float*>(a.address());
+  float* y = static_cast<float*>(a.address());
+  return unlocked([&] { charlm::linear_int8(packed, rows, K, N, x, y); });
+}
+
+PyObject* int8_layout(PyObject*, PyObject*) { return PyLong_FromLongLong(charlm::int8_layout()); }
+
 // A variable of the environment, which Python keeps up to date; os.environ raises and catches an
 // error for one that is not set, and takes ten times as long.
 PyObject* is_set(PyObject*, PyObject* name) {
@@ -141,6 +176,9 @@ PyMethodDef methods[] = {{"is_set", is_set, METH_O, nullptr},
                          fast("sample_few", sample_few),
                          fast("lstm_steps", lstm_steps),
                          fast("lstm_cell_backward", lstm_cell_backward),
+                         {"int8_layout", int8_layout, METH_NOARGS, nullptr},
+                         fast("lstm_int8", lstm_int8),
+                         fast("linear_int8", linear_int8),
                          {}};
 
 }  // namespace
@@ -179,6 +217,12 @@ STABLE_TORCH_LIBRARY(charlm_fast_native, m) {
       "Tensor? head_bias, Tensor h0, Tensor c0, Tensor prompts, Tensor lengths, int length, "
       "Tensor temperature, int top_k, float top_p, float floor, int seed, int offset) "
       "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("int8_pack(Tensor[] weights, bool has_bias, bool has_proj) -> Tensor");
+  m.def("int8_pack_linear(Tensor weight, Tensor scale, Tensor? bias) -> Tensor");
+  m.def(
+      "generate_int8(Tensor embedding, Tensor packed, Tensor packed_head, Tensor h0, Tensor c0, "
+      "Tensor prompts, Tensor lengths, int length, Tensor temperature, int top_k, float top_p, "
+      "float floor, int seed, int offset) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("isa(str name) -> str");
 }
 
@@ -192,6 +236,9 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CPU, m) {
   m.impl("cross_entropy_", TORCH_BOX(&charlm::cross_entropy_));
   m.impl("sample", TORCH_BOX(&charlm::sample));
   m.impl("generate", TORCH_BOX(&charlm::generate));
+  m.impl("generate_int8", TORCH_BOX(&charlm::generate_int8));
+  m.impl("int8_pack", TORCH_BOX(&charlm::int8_pack));
+  m.impl("int8_pack_linear", TORCH_BOX(&charlm::int8_pack_linear));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {

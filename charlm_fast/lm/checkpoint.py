@@ -9,27 +9,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import torch
 from torch import Tensor
 
 from ..text.files import write_tensors, write_text
 from ..text.names import file_meant
 from ..text.network import can_find
 from ..text.vocab import Vocabulary
+from . import stored
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 IN_RUN = "model"  # the folder of the model in a training run's
-FORMAT = 1
+FORMAT, QUANTIZED_FORMAT = 1, 2  # the second has "quantization", which older releases lack
+SIZES = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
 MAX_CONFIG_BYTES = 64 << 20  # a vocabulary of all of Unicode takes 13 MB
 MAX_WEIGHTS_BYTES = 16 << 30  # of a download; 2000 units in 100 layers take 13 GB
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
 
 MODEL_CARD = """\
 ---
@@ -80,7 +75,8 @@ def save(
         raise ValueError(f"directory: {directory} is a file; name another place for the model")
     check_tensors(config, tensors)
     write_tensors(directory / WEIGHTS, tensors, {"format": "pt"})
-    text = json.dumps({"model_type": "charlm_fast", "format": FORMAT, **config}, indent=2)
+    written_as = QUANTIZED_FORMAT if "quantization" in config else FORMAT
+    text = json.dumps({"model_type": "charlm_fast", "format": written_as, **config}, indent=2)
     write_text(directory / CONFIG, text + "\n")
     write_card(directory, config, notes)
 
@@ -93,8 +89,8 @@ def write_card(directory: Path, config: dict[str, Any], notes: str) -> None:
 
 def check_tensors(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise ValueError unless :func:`read_tensors` will take what is about to be written."""
-    sizes = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
-    expected = expected_shapes(**{key: config[key] for key in sizes})
+    quantization = config.get("quantization")
+    expected = stored.expected_shapes(*(config[key] for key in SIZES), quantization)
     extra, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
     if extra or missing:
         raise ValueError(f"model: {_how_to_mend(extra, missing)}; nothing was written")
@@ -106,12 +102,15 @@ def check_tensors(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
             )
         if tensor.is_meta:
             raise ValueError(f"model: {name} is on the meta device and has no values; load them")
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) != 1 or not dtypes <= set(DTYPES.values()):
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    types = {name: stored.NAMES.get(dtype, "another type") for name, dtype in dtypes.items()}
+    if quantization is None and stored.wrong_types(types, None):
         raise ValueError(
-            f"model: it has tensors of {', '.join(sorted(str(d)[6:] for d in dtypes))}, expected "
-            "one floating type for all; convert it, such as with model.float()"
+            f"model: it has tensors of {', '.join(sorted({str(d)[6:] for d in dtypes.values()}))}, "
+            "expected one floating type for all; convert it, such as with model.float()"
         )
+    if wrong := stored.wrong_types(types, quantization):
+        raise ValueError(f"model: got {wrong}; quantize the model in float32 again")
     owners: dict[int, str] = {}
     for name, tensor in tensors.items():
         other = owners.setdefault(tensor.data_ptr(), name)
@@ -212,12 +211,19 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not valid JSON ({error}); save the model again") from error
     if not isinstance(config, dict) or config.get("model_type") != "charlm_fast":
         raise CheckpointError(f"{path}: not the configuration of a charlm_fast model")
-    if config.get("format") != FORMAT:
+    if config.get("format") not in (FORMAT, QUANTIZED_FORMAT):
         raise CheckpointError(
-            f"{path}: got format {config.get('format')!r}, expected {FORMAT}; "
-            "use the release of charlm_fast that wrote it"
+            f"{path}: got format {config.get('format')!r}, expected {FORMAT} or "
+            f"{QUANTIZED_FORMAT}; use the release of charlm_fast that wrote it"
         )
     checked: dict[str, Any] = {}
+    if config["format"] == QUANTIZED_FORMAT:
+        checked["quantization"] = config.get("quantization")
+        if checked["quantization"] not in stored.QUANTIZED:
+            raise CheckpointError(
+                f"{path}: quantization is {checked['quantization']!r:.40}, expected one of "
+                f"{', '.join(stored.QUANTIZED)}"
+            )
     config = {"weight_dropout": 0.0, "output_dropout": 0.0, **config}  # models older than these
     sizes = ("vocab_size", "hidden_size", "num_layers")
     for key in (*sizes, "dropout", "weight_dropout", "output_dropout", "tie_weights"):
@@ -247,21 +253,6 @@ def read_config(directory: Path) -> dict[str, Any]:
     return checked
 
 
-def expected_shapes(
-    vocab_size: int, hidden_size: int, num_layers: int, tie_weights: bool
-) -> dict[str, list[int]]:
-    """The tensors of a model and their shapes, by name."""
-    gates = 4 * hidden_size
-    shapes = {"encoder.weight": [vocab_size, hidden_size], "decoder.bias": [vocab_size]}
-    if not tie_weights:
-        shapes["decoder.weight"] = [vocab_size, hidden_size]
-    for layer in range(num_layers):
-        for side in ("ih", "hh"):
-            shapes[f"lstm.weight_{side}_l{layer}"] = [gates, hidden_size]
-            shapes[f"lstm.bias_{side}_l{layer}"] = [gates]
-    return shapes
-
-
 def read_tensors(directory: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of model.safetensors; their shapes are checked before any is read."""
     from safetensors import SafetensorError, safe_open
@@ -275,26 +266,23 @@ def read_tensors(directory: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             slices = {name: file.get_slice(name) for name in names}
             found = {name: list(part.get_shape()) for name, part in slices.items()}
             # Count before building: a hostile number of layers must not fill the memory.
-            tensors = 4 * config["num_layers"] + (2 if config["tie_weights"] else 3)
+            quantization = config.get("quantization")
+            tensors = stored.count(config["num_layers"], config["tie_weights"], quantization)
             if len(names) != tensors:
                 raise CheckpointError(
                     f"{path}: got {len(names)} tensors, expected {tensors} for the "
                     f"{config['num_layers']} layers that config.json names"
                 )
-            sizes = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
-            expected = expected_shapes(**{key: config[key] for key in sizes})
+            expected = stored.expected_shapes(*(config[key] for key in SIZES), quantization)
             for name in sorted(names | expected.keys()):
                 if found.get(name) != expected.get(name):
                     raise CheckpointError(
                         f"{path}: {name} has the shape {found.get(name, 'none (it is missing)')}, "
                         f"expected {expected.get(name, 'no such tensor')} from config.json"
                     )
-            dtypes = {part.get_dtype() for part in slices.values()}
-            if len(dtypes) != 1 or not dtypes <= DTYPES.keys():
-                raise CheckpointError(
-                    f"{path}: got tensors of {', '.join(sorted(dtypes))}, expected one of "
-                    f"{', '.join(DTYPES)} for all"
-                )
+            types = {name: part.get_dtype() for name, part in slices.items()}
+            if wrong := stored.wrong_types(types, quantization):
+                raise CheckpointError(f"{path}: got tensors of {wrong}")
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

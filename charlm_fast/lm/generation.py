@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from .. import ops
 from ..ops.checks import check_integer
 from ..ops.sample import check_filters, check_seed, check_temperature_number, draw_seed
 from ..text.vocab import Vocabulary
+from . import quantized
 from .stepping import step_by_step
 from .stop_strings import encode_stops, find
 
@@ -53,7 +55,8 @@ class Writer(Protocol):
 
 def block_size(model: Writer) -> int:
     """Characters of a block over all rows, 20,000 at the default sizes."""
-    work = sum(p.numel() for m in (model.lstm, model.decoder) for p in m.parameters())
+    modules = (model.lstm, model.decoder)  # whose weights are buffers once they are quantized
+    work = sum(t.numel() for m in modules for t in chain(m.parameters(), m.buffers()))
     return max(STREAM_BLOCK, BLOCK_WORK // max(1, work))
 
 
@@ -115,7 +118,7 @@ def blocks(
         head = model.decoder
         write = partial(ops.generate, model.encoder.weight, weights, head.weight, head.bias)
     else:
-        write = partial(step_by_step, model)
+        write = quantized.writer(model) or partial(step_by_step, model)
     if primes:
         prompts = pad_sequence([prime.to(h.device) for prime in primes])
     else:

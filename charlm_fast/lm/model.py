@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..nn.masks import mask_like
 from ..nn.modules import LSTM
+from ..nn.quantize import quantize
 from ..nn.recompute import in_segments
 from ..ops.checks import check_integer
 from ..ops.dispatch import lstm_keeps_bfloat16
@@ -22,6 +23,7 @@ from . import checkpoint
 from .children import Children
 from .following import next_characters
 from .parts import check_parts
+from .quantized import quantization
 from .saving import save
 from .writing import Prime, State, write
 
@@ -52,6 +54,8 @@ class CharLM(nn.Module):
         ValueError: a size is not a positive integer, a probability is not in [0, 1), or the
             vocabulary has another size.
     """
+
+    quantized_linears = ("decoder",)  # what charlm_fast.quantize takes beside the LSTM
 
     def __init__(
         self,
@@ -136,6 +140,11 @@ class CharLM(nn.Module):
         fused = isinstance(ids, Tensor) and self.fuses()  # torch.fx sends no tensor
         y, state = self._hidden(ids, state) if fused else self._by_children(ids, state)
         return self.decoder(y), state
+
+    @property
+    def quantization(self) -> str | None:
+        """``"int8"`` or ``"bfloat16"`` of a model by :func:`charlm_fast.quantize`, else None."""
+        return quantization(self)
 
     def fuses(self) -> bool:
         """Whether one operation may take the place of the three modules.
@@ -463,8 +472,11 @@ class CharLM(nn.Module):
         directory = checkpoint.locate(name)
         config = checkpoint.read_config(directory)
         tensors = checkpoint.read_tensors(directory, config)
+        dtype = config.pop("quantization", None)
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = cls(**config)
+            if dtype is not None:
+                model = quantize(model, dtype)
         if model.tie_weights:
             tensors["decoder.weight"] = tensors["encoder.weight"]
         model.load_state_dict(tensors, assign=True)

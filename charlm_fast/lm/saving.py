@@ -28,6 +28,8 @@ def save(model: Any, directory: str | os.PathLike[str], notes: str) -> None:
         "tie_weights": tied,
         "vocabulary": model.vocabulary.to_config() if model.vocabulary is not None else None,
     }
+    if model.quantization is not None:
+        config["quantization"] = model.quantization
     checkpoint.save(directory, config, tensors, notes)
 
 

@@ -2,7 +2,9 @@
 
 from .dispatch import backends, use_backend
 from .generate import generate
+from .generate_int8 import generate_int8, writes_int8
 from .head import linear_cross_entropy
+from .int8 import linear_int8, lstm_int8, to_int8
 from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
@@ -14,12 +16,17 @@ __all__ = [
     "add_biases",
     "backends",
     "generate",
+    "generate_int8",
     "linear_cross_entropy",
+    "linear_int8",
     "lstm",
     "lstm_cell",
     "lstm_cross_entropy",
+    "lstm_int8",
     "lstm_steps",
     "sample",
     "segments",
+    "to_int8",
     "use_backend",
+    "writes_int8",
 ]

@@ -48,7 +48,12 @@ def _run(
             embedding, weights, has_bias, head, head_bias, h0, c0, prompts, lengths, length,
             temperature, top_k, top_p, floor, seed, offset,
         )  # fmt: skip
-    # A row that could not be drawn is marked from there to its end.
+    check_drawn(ids)
+    return ids, logprobs, h, c
+
+
+def check_drawn(ids: Tensor) -> None:
+    """Raise ValueError where a row of ids (length, B) is marked to its end: it had no draw."""
     if ids.numel() and int(ids[-1].min()) < 0:
         row = int((ids[-1] < 0).nonzero()[0, 0])
         step = int((ids[:, row] < 0).nonzero()[0, 0])
@@ -56,7 +61,6 @@ def _run(
             f"logits: row {row}, character {step}, {describe(int(ids[step, row]))}; "
             "look for NaN or infinity in the weights"
         )
-    return ids, logprobs, h, c
 
 
 def _fake(  # type: ignore[no-untyped-def]

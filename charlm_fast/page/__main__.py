@@ -54,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError(f"--out: {out} is a directory, expected a file's name")
     directory = checkpoint.locate(arguments.model)
     model = CharLM.from_pretrained(directory)
+    if model.quantization is not None:
+        raise ValueError(
+            f"--model: {directory} has weights in {model.quantization}; give the model that was "
+            "quantized, which the page makes small by --precision"
+        )
     weights = quantise(model, arguments.precision)
     parameters = sum(p.numel() for p in model.parameters())
     print(

@@ -53,6 +53,11 @@ def load_weights(model: CharLM, name: str) -> None:
         CheckpointError: it cannot be loaded, or has other sizes.
     """
     found = CharLM.from_pretrained(name)
+    if found.quantization is not None:
+        raise checkpoint.CheckpointError(
+            f"--init: {name} has weights in {found.quantization}, for inference; start from the "
+            "model that was quantized"
+        )
     sizes = [(m.vocabulary, m.hidden_size, m.num_layers, m.tie_weights) for m in (found, model)]
     if sizes[0] != sizes[1]:
         raise checkpoint.CheckpointError(

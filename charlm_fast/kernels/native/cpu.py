@@ -9,18 +9,22 @@ from charlm_fast import _extension
 from . import linear_cross_entropy, lstm
 from .generate import generate
 from .gradients import lstm_backward, lstm_loss, lstm_loss_backward
+from .int8 import generate_int8, linear_int8, lstm_int8
 from .sample import few_rows, is_set, sample
 from .steps import lstm_cell_backward, lstm_steps
 
 __all__ = [
     "few_rows",
     "generate",
+    "generate_int8",
     "has_bfloat16",
     "is_set",
     "linear_cross_entropy",
+    "linear_int8",
     "lstm",
     "lstm_backward",
     "lstm_cell_backward",
+    "lstm_int8",
     "lstm_loss",
     "lstm_loss_backward",
     "lstm_steps",

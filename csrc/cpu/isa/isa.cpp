@@ -19,10 +19,15 @@ namespace charlm {
   Kernels<float> floats() { return {float_sequence, float_outer, float_steps, float_text}; }       \
   Kernels<double> doubles() { return {double_sequence, double_outer, double_steps, double_text}; } \
   }
+#define CHARLM_DECLARE_INT8(isa) \
+  namespace isa {                \
+  extern const Int8Kernels int8; \
+  }
 
 #if defined(__x86_64__)
 CHARLM_DECLARE(avx512)
 CHARLM_DECLARE(avx2)
+CHARLM_DECLARE_INT8(avx2)
 #endif
 #if defined(__aarch64__)
 CHARLM_DECLARE(neon)
@@ -32,7 +37,11 @@ namespace avx512_bf16 {
 extern const SequenceKernels<bf16> bf16_sequence;
 }
 #endif
+#if defined(CHARLM_HAS_AVX512_VNNI)
+CHARLM_DECLARE_INT8(avx512_vnni)
+#endif
 CHARLM_DECLARE(portable)
+CHARLM_DECLARE_INT8(portable)
 
 namespace {
 
@@ -41,6 +50,7 @@ struct Isa {
   bool here;
   Kernels<float> floats;
   Kernels<double> doubles;
+  const Int8Kernels* int8;
   const SequenceKernels<bf16>* bf16s = nullptr;
 };
 
@@ -55,18 +65,25 @@ const std::vector<Isa>& all_isas() {
 #if defined(CHARLM_HAS_AVX512_BF16)
   static const bool has_bf16 = has_avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
+#if defined(CHARLM_HAS_AVX512_VNNI)
+  static const bool has_vnni = has_avx512 && __builtin_cpu_supports("avx512vnni");
+  static const Int8Kernels* const wide_int8 = has_vnni ? &avx512_vnni::int8 : &avx2::int8;
+#elif defined(__x86_64__)
+  static const Int8Kernels* const wide_int8 = &avx2::int8;
+#endif
   static const std::vector<Isa> isas = {
 #if defined(CHARLM_HAS_AVX512_BF16)
-      {"avx512_bf16", has_bf16, avx512::floats(), avx512::doubles(), &avx512_bf16::bf16_sequence},
+      {"avx512_bf16", has_bf16, avx512::floats(), avx512::doubles(), wide_int8,
+       &avx512_bf16::bf16_sequence},
 #endif
 #if defined(__x86_64__)
-      {"avx512", has_avx512, avx512::floats(), avx512::doubles()},
-      {"avx2", has_avx2, avx2::floats(), avx2::doubles()},
+      {"avx512", has_avx512, avx512::floats(), avx512::doubles(), wide_int8},
+      {"avx2", has_avx2, avx2::floats(), avx2::doubles(), &avx2::int8},
 #endif
 #if defined(__aarch64__)
-      {"neon", true, neon::floats(), neon::doubles()},
+      {"neon", true, neon::floats(), neon::doubles(), &portable::int8},
 #endif
-      {"portable", true, portable::floats(), portable::doubles()},
+      {"portable", true, portable::floats(), portable::doubles(), &portable::int8},
   };
   return isas;
 }
@@ -110,6 +127,8 @@ template <>
 const Kernels<double>& kernels<double>() {
   return chosen().load()->doubles;
 }
+
+const Int8Kernels& int8_kernels() { return *chosen().load()->int8; }
 
 template <>
 const SequenceKernels<bf16>& sequence_kernels<bf16>() {

@@ -28,4 +28,8 @@ const SequenceKernels<S>& sequence_kernels() {
 template <>
 const SequenceKernels<bf16>& sequence_kernels<bf16>();
 
+// Of 8-bit weights. Beside the AVX-512 kernels there are those of AVX512_VNNI, or of AVX2 where the
+// CPU lacks it.
+const Int8Kernels& int8_kernels();
+
 }  // namespace charlm

@@ -20,6 +20,10 @@ template <class T>
 struct StepArgs;
 template <class T>
 struct StepBackwardArgs;
+struct Int8Matrix;
+struct Int8Rows;
+struct Int8Product;
+struct Int8Cells;
 
 // The LSTM over a sequence: packed weights.
 template <class S>
@@ -77,6 +81,19 @@ struct TextKernels {
   // the member's own.
   void (*generate)(const GenerateArgs<T>&, i64 begin, i64 end, Member&, T* scratch,
                    double* draw_scratch, i64* order);
+};
+
+// The LSTM with 8-bit weights.
+struct Int8Kernels {
+  int lanes;
+  int offset;  // by which packed weights are higher than they stand for
+  // x (rows, K), `stride` apart.
+  void (*quantize)(const float* x, i64 stride, i64 rows, i64 K, const Int8Rows& to);
+  // Panels [p0, p1) of the matrix.
+  void (*multiply)(const Int8Rows& a, i64 rows, const Int8Matrix&, i64 p0, i64 p1,
+                   const Int8Product&);
+  // Vectors [p0, p1) of the units.
+  void (*cells)(const Int8Cells&, i64 rows, i64 p0, i64 p1);
 };
 
 template <class T>

@@ -6,6 +6,9 @@
 #if __has_include(<avx512bf16intrin.h>)
 #define CHARLM_HAS_AVX512_BF16
 #endif
+#if __has_include(<avx512vnniintrin.h>)
+#define CHARLM_HAS_AVX512_VNNI
+#endif
 #endif
 
 namespace charlm {

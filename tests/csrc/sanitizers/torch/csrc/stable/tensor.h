@@ -1,5 +1,5 @@
 // What csrc/cpu takes from LibTorch's stable ABI, in memory of our own: a sanitizer sees every byte
-// of it, which it does not in a torch that was built without one. Dense tensors of four types.
+// of it, which it does not in a torch that was built without one. Dense tensors of five types.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +52,7 @@ struct BFloat16 {
 
 namespace headeronly {
 
-enum class ScalarType { Float, Double, Long, BFloat16 };
+enum class ScalarType { Float, Double, Long, BFloat16, Char };
 
 struct IntHeaderOnlyArrayRef {
   IntHeaderOnlyArrayRef(const int64_t* data, size_t size) : values(data, data + size) {}
@@ -67,8 +67,11 @@ template <>
 inline constexpr ScalarType scalar_type_of<double> = ScalarType::Double;
 template <>
 inline constexpr ScalarType scalar_type_of<stand_in::BFloat16> = ScalarType::BFloat16;
+template <>
+inline constexpr ScalarType scalar_type_of<signed char> = ScalarType::Char;
 
 inline size_t size_of(ScalarType type) {
+  if (type == ScalarType::Char) return 1;
   return type == ScalarType::Float ? 4 : type == ScalarType::BFloat16 ? 2 : 8;
 }
 
@@ -147,6 +150,7 @@ class Tensor {
     if (scalar_type() == ScalarType::Float) return handle_->data<float>();
     if (scalar_type() == ScalarType::Double) return handle_->data<double>();
     if (scalar_type() == ScalarType::BFloat16) return handle_->data<stand_in::BFloat16>();
+    if (scalar_type() == ScalarType::Char) return handle_->data<signed char>();
     return handle_->data<int64_t>();
   }
   const void* const_data_ptr() const { return type_erased(); }
