@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from . import cli, saved, terminal
 from .lm.heatmap import ALTERNATIVES, surprisal_page
-from .lm.model import CharLM
 from .lm.scoring import read_text, score
 from .text.corpus import find_source
-from .text.files import write_text
+from .text.files import check_output, write_text
 from .training import machine
 
 
@@ -19,21 +17,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.evaluate",
         "Score a saved model on a text.",
-        "python -m charlm_fast.evaluate --model runs/mine --data test.txt --html surprisal.html",
+        "--model runs/mine --data test.txt --html surprisal.html",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a saved model, or the run of one"
+    )
     parser.add_argument(
         "--data",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help="text files (CHARLM_FAST_DATA if none)",
+        help="text files or globs, - for standard input (else CHARLM_FAST_DATA, else Dickens)",
     )
     parser.add_argument(
         "--window",
         type=int,
         metavar="W",
-        help="start anew after each W characters (else the state is carried through the text)",
+        help="start anew after each W characters (never: the state is carried through the text)",
     )
     parser.add_argument(
         "--batch_size",
@@ -45,21 +46,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--html",
         metavar="FILE",
-        help="also write a page that shows the surprisal of each character",
+        help="also write a page that shows the surprisal of each character (none)",
     )
-    parser.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     device = machine.device(arguments.device)
-    if arguments.html is not None and Path(arguments.html).is_dir():
-        raise ValueError(f"--html: {arguments.html} is a directory, expected a file's name")
-    model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
+    if arguments.html is not None:
+        check_output(arguments.html, "--html")
+    model = saved.load_model(arguments.model)[0].to(device)
     source = find_source(arguments.data)
     corpus = read_text(model, source)
-    with cli.flags_named(ids="data"):
+    if len(corpus) < 2:
+        raise ValueError(
+            f"--data: got {len(corpus)} character ({source.origin}), expected at least 2, as the "
+            "first one is not scored"
+        )
+    with cli.flags_named():
         scores = score(
             model,
             corpus.ids,

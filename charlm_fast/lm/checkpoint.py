@@ -20,6 +20,7 @@ from ..text.vocab import Vocabulary
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+ON_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*"  # the form of a name there
 IN_RUN = "model"  # the folder of the model in a training run's
 FORMAT = 1
 MAX_CONFIG_BYTES = 64 << 20  # a vocabulary of all of Unicode takes 13 MB
@@ -151,7 +152,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
     directory = Path(name)
     if (directory / IN_RUN / WEIGHTS).is_file() and not (directory / WEIGHTS).is_file():
         return directory / IN_RUN
-    if directory.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+    if directory.exists() or not re.fullmatch(ON_HUB, str(name)):
         return directory
     offline = False
     try:
