@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -12,10 +13,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, NoReturn
 
 from . import terminal
+from .text.called import called
 from .text.names import nearest
 from .training.machine import MISTAKES
 
@@ -30,18 +31,16 @@ class Parser(argparse.ArgumentParser):
     Args:
         module: what ``python -m`` runs.
         description: one line on what it does.
-        example: a command that works, shown by ``--help``.
+        example: flags that work, shown by ``--help``.
     """
 
     def __init__(self, module: str, description: str, example: str = "") -> None:
-        name = f"python -m {module}"
-        if Path(sys.argv[0]).stem == "charlm":
-            name = f"charlm {module.removeprefix('charlm_fast.').replace('_', '-')}"
+        name = called(module.removeprefix("charlm_fast."))
         super().__init__(
             prog=name,
             usage="%(prog)s [flags]",
             description=description,
-            epilog=f"example: {example}" if example else None,
+            epilog=f"example: {name} {example}".rstrip(),
             allow_abbrev=False,
             formatter_class=_Formatter,
         )
@@ -50,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's; a flag that there is not is named before any that is missing."""
         words = [self._known(str(word)) for word in (sys.argv[1:] if args is None else args)]
         self._refuse_unknown(words)
+        self._refuse_bare(words)
         return super().parse_args(words, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -74,15 +74,66 @@ class Parser(argparse.ArgumentParser):
             if not name.startswith("--") or name in self._option_string_actions:
                 continue
             values = itertools.takewhile(lambda w: not w.startswith("-"), words[place + 1 :])
-            near = nearest(name.replace("-", "_"), self._flags())
-            hint = f"; did you mean --{near}?" if near else ""
+            hint = self._hint(name.replace("-", "_"))
             self.error(f"unrecognized arguments: {' '.join([word, *values])}{hint}")
+
+    def _hint(self, name: str) -> str:
+        flags = self._flags()
+        near = next((flag for flag in OTHERWISE.get(name.strip("_"), ()) if flag in flags), "")
+        near = near or nearest(name, flags)
+        return f"; did you mean --{near}?" if near else ""
+
+    def _refuse_bare(self, words: list[str]) -> None:
+        """A model or a text without its flag, which comes first."""
+        if not words or words[0].startswith("-"):
+            return
+        flag = next((flag for flag in ("model", "data") if flag in self._flags()), "")
+        hint = f"; did you mean --{flag} {words[0]}?" if flag else ""
+        self.error(f"unrecognized arguments: {words[0]}{hint}")
 
     def _flags(self) -> list[str]:
         return [name[2:] for name in self._option_string_actions if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"\bargument (--\w+)", r"\1", message)
+        for kind, meant in KINDS.items():
+            message = re.sub(f"invalid {kind} value: (.*)", rf"got \1, expected {meant}", message)
+        message = re.sub(
+            r"invalid choice: (.*) \(choose from (.*)\)", r"got \1, expected \2", message
+        )
+        if message.endswith("expected one argument"):
+            flag = message.partition(":")[0]
+            message = f"{flag}: expected a value after it; one that begins with - as {flag}=-..."
         self.exit(2, f"error: {message}; --help lists the options\n")
+
+
+# What argparse calls the types of values, and people do.
+KINDS = {"int": "a whole number", "float": "a number"}
+# Flags under names that people know from elsewhere; the first that a command has is meant.
+OTHERWISE = {
+    "batch": ("batch_size",),
+    "checkpoint": ("model", "resume"),
+    "count": ("num",),
+    "data": ("test",),
+    "epochs": ("n_epochs",),
+    "file": ("data",),
+    "hidden": ("hidden_size",),
+    "input": ("data", "prime_file"),
+    "iterations": ("n_epochs",),
+    "layers": ("n_layers",),
+    "learning_rate": ("lr",),
+    "max_tokens": ("length",),
+    "n": ("num",),
+    "num_layers": ("n_layers",),
+    "output": ("out", "html", "name"),
+    "prompt": ("prime",),
+    "seq_len": ("chunk_len",),
+    "start": ("prime",),
+    "steps": ("n_epochs",),
+    "temp": ("temperature",),
+    "test": ("data",),
+    "text": ("data", "prime"),
+}
 
 
 class _Found(Exception):
@@ -132,8 +183,14 @@ def flags_named(**names: str) -> Iterator[None]:
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Run a command and exit: a user's mistake is one line on stderr and the exit code 2."""
 
+    said: set[str] = set()
+
     def one_line(message: Any, category: type[Warning], *_: Any) -> str:
-        return f"warning: {message}\n"
+        line = f"warning: {message}\n"
+        if line in said:  # of a text that is read twice
+            return ""
+        said.add(line)
+        return line
 
     warnings.formatwarning = one_line  # type: ignore[assignment]
     with terminal.patient_streams():

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import itertools
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -22,8 +23,10 @@ import torch
 from . import cli, saved, terminal
 from .lm import generation
 from .lm.model import CharLM
-from .lm.temperatures import CAROL, FILE_WIDTH, Comparison, compare, draw_prime
+from .lm.temperatures import CAROL, FILE_WIDTH, TEXT_FILE, Comparison, compare, draw_prime
+from .text.called import called
 from .text.corpus import Corpus, Source, find_source
+from .text.files import check_output
 from .training import machine
 from .training.config import TEMPERATURES, TrainConfig
 from .training.setup import TEST_VARIABLE, load_corpus, test_source
@@ -69,7 +72,7 @@ def train_and_compare(config: TrainConfig, train: Callable[[TrainConfig, str], i
     if code != 0:
         print(
             "stopped before the comparison; for one of the model as it is: "
-            f"python -m charlm_fast.diff_temp --model {directory / 'model'}",
+            f"{called('diff_temp')} --model {shlex.quote(str(directory))}",
             file=sys.stderr,
         )
         return code
@@ -90,15 +93,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.diff_temp",
         "Continue one prime at several temperatures with a saved model.",
-        "python -m charlm_fast.diff_temp --model runs/mine --temperatures 0.5 0.8 1.2",
+        "--model runs/mine --temperatures 0.5 0.8 1.2",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a saved model, or the run of one"
+    )
     parser.add_argument(
         "--test",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help=f"text files to draw the prime from (else {TEST_VARIABLE})",
+        help=f"text files to draw the prime from (else {TEST_VARIABLE}, else A Christmas Carol)",
     )
     parser.add_argument(
         "--temperatures",
@@ -106,13 +112,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=TEMPERATURES,
         metavar="T",
-        help="({})".format(" ".join(f"{t:g}" for t in TEMPERATURES)),
+        help="temperatures to compare ({})".format(" ".join(f"{t:g}" for t in TEMPERATURES)),
     )
-    parser.add_argument("--length", type=int, default=LENGTH, help="characters to add (100)")
-    parser.add_argument("--seed", type=int, help="decides the prime and the texts (drawn anew)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="save text and JSON here as well")
-    parser.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
-    parser.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
+    parser.add_argument(
+        "--length", type=int, default=LENGTH, metavar="N", help="characters to add (100)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="decides the prime and the texts (drawn anew)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="save text and JSON here as well (none)"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (PyTorch's choice)")
     return parser.parse_args(argv)
 
 
@@ -125,9 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.threads is not None:
         machine.check_threads(arguments.threads)
         torch.set_num_threads(arguments.threads)
+    if arguments.out is not None:
+        check_output(arguments.out / TEXT_FILE, "--out")
     device = machine.device(arguments.device)
     test = find_test(arguments.test)
-    model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
+    model = saved.load_model(arguments.model)[0].to(device)
     show(compare(model, test, arguments.temperatures, arguments.length, seed), arguments.out)
     return int(terminal.lost())
 

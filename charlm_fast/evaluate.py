@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from .lm.heatmap import ALTERNATIVES, surprisal_page
 from .lm.model import CharLM
 from .lm.scoring import Scores, read_text, score
 from .text.corpus import find_source
-from .text.files import write_text
+from .text.files import check_output, write_text
 from .training import machine
 
 
@@ -21,21 +20,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.evaluate",
         "Score a saved model on a text.",
-        "python -m charlm_fast.evaluate --model runs/mine --data test.txt --html surprisal.html",
+        "--model runs/mine --data test.txt --html surprisal.html",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a saved model, or the run of one"
+    )
     parser.add_argument(
         "--data",
         nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help="text files (CHARLM_FAST_DATA if none)",
+        help="text files or globs, - for standard input (else CHARLM_FAST_DATA, else Dickens)",
     )
     parser.add_argument(
         "--window",
         type=int,
         metavar="W",
-        help="start anew after each W characters (else the state is carried through the text)",
+        help="start anew after each W characters (never: the state is carried through the text)",
     )
     parser.add_argument(
         "--batch_size",
@@ -47,9 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--html",
         metavar="FILE",
-        help="also write a page that shows the surprisal of each character",
+        help="also write a page that shows the surprisal of each character (none)",
     )
-    parser.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
     small.add_flag(parser, "also score the model with weights in fewer bits")
     return parser.parse_args(argv)
 
@@ -80,11 +82,16 @@ def report(scores: Scores) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     device = machine.device(arguments.device)
-    if arguments.html is not None and Path(arguments.html).is_dir():
-        raise ValueError(f"--html: {arguments.html} is a directory, expected a file's name")
-    model = CharLM.from_pretrained(saved.find_model(arguments.model)).to(device)
+    if arguments.html is not None:
+        check_output(arguments.html, "--html")
+    model = saved.load_model(arguments.model)[0].to(device)
     source = find_source(arguments.data)
     corpus = read_text(model, source)
+    if len(corpus) < 2:
+        raise ValueError(
+            f"--data: got {len(corpus)} character ({source.origin}), expected at least 2, as the "
+            "first one is not scored"
+        )
     shown = min(ALTERNATIVES, model.vocab_size) if arguments.html is not None else 0
     scores = scored(model, corpus.ids, arguments, shown)
     print(f"text: {source.origin}")

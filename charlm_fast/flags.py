@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import cli
+from .saved import find_model
 from .training.config import SweepConfig, TrainConfig
 from .training.config_file import read_config
 from .training.init import OF_MODEL, with_init
@@ -20,7 +21,7 @@ MODES = {
     "custom_train": "train many settings side by side and compare their BPC",
     "plot_loss": "draw the loss curves of several learning rates",
 }
-EXAMPLE = "python -m charlm_fast.train --data book.txt --preset fast --name mine"
+EXAMPLE = "--data book.txt --preset fast --name mine"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 SWEEPS = ("custom_train", "plot_loss")
 
@@ -47,12 +48,14 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
         "--preset",
         choices=PRESETS,
         help="settings that other flags override: "
-        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items()),
+        + "; ".join(f"{name}, {preset.summary}" for name, preset in PRESETS.items())
+        + " (none)",
     )
     group.add_argument(
         "--config",
         metavar="FILE",
-        help="settings in TOML or JSON, such as a run's config.json; other flags override them",
+        help="settings in TOML or JSON, such as a run's config.json; other flags override them "
+        "(none)",
     )
     add_flags(parser, (*dataclasses.fields(TrainConfig), *dataclasses.fields(SweepConfig)))
     values = vars(parser.parse_args(argv))
@@ -62,34 +65,42 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
             values[name] = tuple(values[name])
     if file is not None:
         if "resume" in values:
-            parser.error("argument --config: not allowed with --resume, which keeps the settings")
+            parser.error("--config: not allowed with --resume, which keeps the settings")
         of_file, settings = read_config(file)
         mode = mode or of_file or ""
         values = {**settings, **values}
     mode = mode or "default_train"
     many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
     if many and mode not in SWEEPS:
-        parser.error(f"--{many} goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+        parser.error(f"--{many}: goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
     if "resume" in values:
         for name, given in (("preset", preset), ("init", values.get("init"))):
             if given is not None:
-                parser.error(
-                    f"argument --{name}: not allowed with --resume, which keeps the settings"
-                )
+                parser.error(f"--{name}: not allowed with --resume, which keeps the settings")
         if mode in SWEEPS:
-            parser.error(f"argument --resume: not allowed with --{mode}, only with a single run")
+            parser.error(f"--resume: not allowed with --{mode}, only with a single run")
         return resumed(values)
     settings = PRESETS[preset].settings if preset else {}
     if values.get("init") is not None:
         if mode in SWEEPS:
-            parser.error(f"argument --init: not allowed with --{mode}, only with a single run")
+            parser.error(f"--init: not allowed with --{mode}, only with a single run")
         settings = {k: v for k, v in settings.items() if k not in OF_MODEL}
-        values = with_init(values)
+        values["init"] = str(find_model(values["init"], "--init"))
+        with cli.flags_named(model="init"):
+            values = with_init(values)
     return mode, {**settings, **values}
 
 
-def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Field[Any]]) -> None:
-    """A flag for each field, of which the parsed arguments hold those that were given."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    fields: Iterable[dataclasses.Field[Any]],
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """A flag for each field, of which the parsed arguments hold those that were given.
+
+    Args:
+        defaults: that stand in the help where a command has others than the fields.
+    """
     groups: dict[str, argparse._ArgumentGroup] = {}
     for field in fields:
         name = field.metadata["group"]
@@ -106,8 +117,11 @@ def add_flags(parser: argparse.ArgumentParser, fields: Iterable[dataclasses.Fiel
             kind = arguments.setdefault("type", type(field.default))
             if "choices" not in arguments:
                 arguments.setdefault("metavar", METAVARS.get(kind))
-            if isinstance(field.default, tuple) and field.default:
-                arguments["help"] += f" ({' '.join(f'{value:g}' for value in field.default)})"
-            elif field.default not in (None, ()):
-                arguments["help"] += f" ({field.default})"
+            if arguments.get("nargs") == "+":
+                arguments["action"] = "extend"  # a flag that is given twice adds to the first
+            default = (defaults or {}).get(field.name, field.default)
+            if isinstance(default, tuple) and default:
+                arguments["help"] += f" ({' '.join(f'{value:g}' for value in default)})"
+            elif default not in (None, ()):
+                arguments["help"] += f" ({default})"
         groups[name].add_argument(f"--{field.name}", **arguments)

@@ -13,21 +13,27 @@ from . import cli, saved, small, terminal
 from .lm import checkpoint, generation
 from .lm.default_prime import default_prime
 from .lm.generation import SAFER_BAND
-from .lm.model import CharLM
 from .lm.stop_strings import encode_stops
 from .showing import encode_prime, interact, show_next, write
-from .text.encoding import decode, fold_lines
+from .text.encoding import SAMPLE, decode, fold_lines
 from .text.names import file_meant
+from .text.no_text import reason_against
+from .text.vocab import Vocabulary
 from .training import machine
 
 TEMPERATURE = 0.8
+# What has no meaning beside a flag.
+WITHOUT = {
+    "next": ("length", "num", "stop", "top_k", "top_p", "min_p"),
+    "interactive": ("prime", "prime_file", "num"),
+}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.generate",
         "Continue a text with a saved model. Review what it writes before you use it.",
-        'python -m charlm_fast.generate --model runs/mine --prime "The " --length 200',
+        '--model runs/mine --prime "The " --length 200',
     )
     parser.add_argument(
         "--model", required=True, metavar="DIR", help="a saved model, or the run of one"
@@ -37,25 +43,32 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     primes.add_argument(
         "--prime_file",
         metavar="FILE",
-        help="what comes first, from a file, line breaks included; - reads standard input",
+        help="what comes first, from a file, line breaks included; - reads standard input (none)",
     )
-    parser.add_argument("--length", type=int, default=100, help="characters to add (100)")
-    parser.add_argument("--num", type=int, default=1, help="how many texts, one after another (1)")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same texts")
+    parser.add_argument(
+        "--length", type=int, default=100, metavar="N", help="characters to add (100)"
+    )
+    parser.add_argument(
+        "--num", type=int, default=1, metavar="N", help="how many texts, one after another (1)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="the same seed gives the same texts (drawn anew)"
+    )
     parser.add_argument(
         "--stop",
         action="append",
         default=[],
         metavar="TEXT",
-        help="end a text before it writes this; may be given several times",
+        help="end a text before it writes this; may be given several times (none)",
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--next",
         type=int,
         metavar="K",
-        help="show the K likeliest characters after the prime as a table, and write nothing",
+        help="show the K likeliest characters after the prime as a table, and write nothing (none)",
     )
-    parser.add_argument(
+    instead.add_argument(
         "--interactive",
         action="store_true",
         help="continue each line that is typed, and with an empty one the last text; Ctrl-D ends",
@@ -64,28 +77,56 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--temperature",
         type=float,
+        metavar="X",
         help="0.8 to 1.0 is the safer band; low repeats itself, high is noise, 0 takes the "
         "likeliest (0.8; 1 with --next)",
     )
-    group.add_argument("--top_k", type=int, help="only the k likeliest")
-    group.add_argument("--top_p", type=float, help="only the likeliest with this probability")
-    group.add_argument("--min_p", type=float, help="only those with this share of the likeliest's")
+    group.add_argument("--top_k", type=int, metavar="K", help="only the K likeliest (all)")
+    group.add_argument(
+        "--top_p",
+        type=float,
+        metavar="P",
+        help="only the likeliest that together have the probability P (1)",
+    )
+    group.add_argument(
+        "--min_p",
+        type=float,
+        metavar="P",
+        help="only those that are at least P times as probable as the likeliest (0)",
+    )
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="cpu", help="such as cpu, cuda (cpu)")
-    group.add_argument("--threads", type=int, help="CPU threads (PyTorch's choice)")
+    group.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (PyTorch's choice)")
     small.add_flag(group, "weights in fewer bits: int8 is faster, bfloat16 is smaller")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    for flag, others in WITHOUT.items():
+        for other in others:
+            given = getattr(arguments, other)
+            if getattr(arguments, flag) and given != parser.get_default(other):
+                parser.error(f"--{other}: not allowed with --{flag}, which has no use for it")
+    return arguments
 
 
-def read_prime(name: str) -> str:
-    """All of a file, or of standard input for ``-``, read as a text to train on would be."""
+def read_prime(name: str, vocabulary: Vocabulary) -> str:
+    """All of a file, or of standard input for ``-``, read as a text to train on would be.
+
+    Raises:
+        ValueError: there is none, or it is no text, which only a vocabulary of bytes can read.
+    """
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
-        reason = "there is no file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ValueError(f"--prime_file: {reason} {name}{file_meant(name)}") from error
+        if isinstance(error, FileNotFoundError):
+            reason = f"there is no file {name}{file_meant(name)}"
+        elif isinstance(error, IsADirectoryError):
+            reason = f"{name} is a directory, expected a text file"
+        else:
+            reason = f"{name} cannot be read ({error.strerror})"
+        raise ValueError(f"--prime_file: {reason}") from error
     if not data:
         raise ValueError(f"--prime_file: {name} is empty, expected what the text starts with")
+    if vocabulary.characters is not None and (reason := reason_against(data[:SAMPLE])):
+        raise ValueError(f"--prime_file: {name} {reason}")
     return decode(data)
 
 
@@ -118,17 +159,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    text = fold_lines(arguments.prime) if arguments.prime is not None else None
-    if arguments.prime_file is not None:
-        text = read_prime(arguments.prime_file)
-    directory = saved.find_model(arguments.model)
-    model = CharLM.from_pretrained(directory).to(machine.device(arguments.device))
-    model = small.smaller(model, arguments.quantize)
+    device = machine.device(arguments.device)
+    model, directory = saved.load_model(arguments.model)
+    model = small.smaller(model.to(device), arguments.quantize)
     if model.vocabulary is None:
         raise ValueError("--model: it has no vocabulary, so it cannot write a text")
-    if text is None:
+    if arguments.prime_file is not None:
+        text = read_prime(arguments.prime_file, model.vocabulary)
+    elif arguments.prime is not None:
+        text = fold_lines(arguments.prime)
+    else:
         text = default_prime(model.vocabulary)
-    prime = encode_prime(text, model.vocabulary)
+    flag = "--prime" if arguments.prime_file is None else "--prime_file"
+    prime = encode_prime(text, model.vocabulary, flag)
     if arguments.next is not None:
         show_next(model, text, arguments)
         return int(terminal.lost())

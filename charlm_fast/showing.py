@@ -14,14 +14,17 @@ from .lm import generation
 from .lm.model import CharLM
 from .lm.stream import stream
 from .text import display
-from .text.vocab import Vocabulary
+from .text.vocab import SURROGATES, Vocabulary
 
 SHOWN_CHARACTERS = 5  # in a warning
 CONTEXT = 500  # characters of the last text that an empty line goes on from
 
 
-def encode_prime(text: str, vocabulary: Vocabulary) -> Tensor:
+def encode_prime(text: str, vocabulary: Vocabulary, flag: str = "--prime") -> Tensor:
     """The ids (P,) of a prime, with one line on stderr on what the model reads in another way.
+
+    Args:
+        flag: that gave it, for messages.
 
     Raises:
         ValueError: nothing is left of it.
@@ -29,17 +32,20 @@ def encode_prime(text: str, vocabulary: Vocabulary) -> Tensor:
     ids, _ = vocabulary.lookup(text)
     if len(ids) == 0:
         raise ValueError(
-            f"--prime: got {text[:20]!r}, expected at least one character that the model knows"
+            f"{flag}: got {text[:20]!r}, expected at least one character that the model knows"
         )
     if vocabulary.decode(ids.tolist()) != text:
         changes = []
         for character in dict.fromkeys(text):
             read = vocabulary.decode(vocabulary.lookup(character)[0].tolist())
             if read != character:
-                changes.append(f"{character!r} {f'read as {read!r}' if read else 'dropped'}")
+                name = repr(character)
+                if ord(character) in SURROGATES:
+                    name = f"the byte {ord(character) & 0xFF:#04x}, which is not UTF-8,"
+                changes.append(f"{name} {f'read as {read!r}' if read else 'dropped'}")
         more = len(changes) - SHOWN_CHARACTERS
         print(
-            "warning: the prime has characters that the model lacks: "
+            f"warning: {flag} has characters that the model lacks: "
             + ", ".join(changes[:SHOWN_CHARACTERS])
             + (f" and {more} more" if more > 0 else ""),
             file=sys.stderr,
@@ -88,6 +94,7 @@ def show_next(model: CharLM, prime: str, arguments: argparse.Namespace) -> None:
 
 def interact(model: CharLM, arguments: argparse.Namespace) -> None:
     """Continue lines from standard input until it ends."""
+    assert model.vocabulary is not None
     text, prompt = "", "> " if sys.stdin.isatty() else ""
     for number in itertools.count():
         try:
@@ -98,7 +105,7 @@ def interact(model: CharLM, arguments: argparse.Namespace) -> None:
             continue
         prime = line or text[-CONTEXT:]
         try:
-            ids = encode_prime(prime, model.vocabulary)  # type: ignore[arg-type]
+            ids = encode_prime(prime, model.vocabulary, "the line")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             continue
@@ -107,9 +114,8 @@ def interact(model: CharLM, arguments: argparse.Namespace) -> None:
             ids, arguments.length, arguments.temperature, top_k=arguments.top_k,
             top_p=arguments.top_p, min_p=arguments.min_p, seed=seed, stop=arguments.stop,
         )  # fmt: skip
-        assert model.vocabulary is not None
         made = model.vocabulary.decode(written[len(ids) :])
         print(display.shown(line + made), flush=True)
-        text = (line or text) + made
+        text = model.vocabulary.decode(ids) + made  # what the model has read, not what was typed
         if terminal.lost():
             return

@@ -25,10 +25,12 @@ from .studies.study import (
 )
 from .studies.study_report import finish
 from .text.corpus import Corpus, find_source
+from .text.files import make_folder
 from .training import machine
 from .training.config import TrainConfig
 from .training.setup import test_source
 
+DEFAULTS = {"val_fraction": 0.05, "seed": 0, "clip": 1.0}
 # What a trial decides for itself or has no use for.
 LEFT_OUT = (
     *("n_epochs", "val_every", "name", "overwrite", "resume", "save_every", "tensorboard", "init"),
@@ -40,25 +42,42 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.tune",
         "Search for good hyperparameters. A hyperparameter that is given as a flag is fixed.",
-        "python -m charlm_fast.tune --data book.txt --trials 20 --hidden_size 128",
+        "--data book.txt --trials 20 --hidden_size 128",
     )
     group = parser.add_argument_group("search")
-    group.add_argument("--study", default="study", help="its name; one that exists goes on (study)")
+    group.add_argument(
+        "--study",
+        default="study",
+        metavar="NAME",
+        help="its name; one that exists goes on (study)",
+    )
     group.add_argument(
         "--storage",
         metavar="URL",
         help="any of Optuna's, for several machines (a SQLite file in the study's folder)",
     )
-    group.add_argument("--trials", type=int, default=30, help="to add (30)")
+    group.add_argument("--trials", type=int, default=30, metavar="N", help="trials to add (30)")
     group.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="no trial starts after them"
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="seconds after which no trial starts (none)",
     )
-    group.add_argument("--jobs", type=int, help="trials at a time (one a core, or one a GPU)")
     group.add_argument(
-        "--space", default=DEFAULT_SPACE, help=f"ranges and choices: {DEFAULT_SPACE}"
+        "--jobs", type=int, metavar="N", help="trials at a time (one a core, or one a GPU)"
     )
     group.add_argument(
-        "--characters", type=int, default=3_000_000, help="that each trial reads (3000000)"
+        "--space",
+        default=DEFAULT_SPACE,
+        metavar="TEXT",
+        help=f"ranges and choices to search ({DEFAULT_SPACE})",
+    )
+    group.add_argument(
+        "--characters",
+        type=int,
+        default=3_000_000,
+        metavar="N",
+        help="characters that each trial reads (3000000)",
     )
     group.add_argument(
         "--grace",
@@ -68,7 +87,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"without a sign of life, after which a trial's process counts as dead "
         f"({GRACE_SECONDS})",
     )
-    add_flags(parser, [f for f in dataclasses.fields(TrainConfig) if f.name not in LEFT_OUT])
+    fields = [f for f in dataclasses.fields(TrainConfig) if f.name not in LEFT_OUT]
+    add_flags(parser, fields, {**DEFAULTS, **dict.fromkeys(parse_space(DEFAULT_SPACE), "searched")})
     return parser.parse_args(argv)
 
 
@@ -89,7 +109,7 @@ def setup_of(arguments: argparse.Namespace) -> Setup:
             f"--study: got {arguments.study!r}, expected letters, digits, '-', '_' and '.'"
         )
     space = restricted(parse_space(arguments.space), list(given))
-    config = TrainConfig(**{"val_fraction": 0.05, "seed": 0, "clip": 1.0, **given})
+    config = TrainConfig(**{**DEFAULTS, **given})
     if not config.val_fraction:
         raise ValueError("--val_fraction: got 0, expected a share of the text to compare trials on")
     path = Path(config.run_dir) / f"tune-{arguments.study}"
@@ -115,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ValueError(MISSING) from error
-    setup.path.mkdir(parents=True, exist_ok=True)
+    make_folder(setup.path, "--run_dir")
     study = open_study(setup.study, open_storage(setup.storage, setup.grace), 0)
     check_same(study, setup, corpus)
     before = len(study.get_trials(deepcopy=False))

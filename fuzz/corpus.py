@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import warnings
 from pathlib import Path
@@ -52,7 +53,8 @@ def run(data: bytes) -> None:
         paths = [Path(folder, f"{k}.txt") for k in range(len(parts))]
         for path, part in zip(paths, parts, strict=True):
             path.write_bytes(part)
-        source = find_source([str(path) for path in paths])
+        named = find_source([str(path) for path in paths])
+        source = dataclasses.replace(named, argument="")  # what is no text would be refused
         whole = module.BLOCK_CHARACTERS
         try:
             corpus = Corpus.load(source, name)

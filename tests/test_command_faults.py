@@ -5,16 +5,21 @@ minutes. docs/faults.md is the table of what was found; ``CHARLM_FAST_WRITE_TABL
 """
 
 import ctypes
+import fcntl
 import importlib
 import io
 import os
+import pty
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,6 +89,11 @@ COMMANDS = {
         "--model old --length 9 --seed 1 --out found",
         ("diff_temp.find_test", "diff_temp.compare", "diff_temp.show"),
     ),
+    "page": (
+        "page.__main__",
+        "--model old --out page.html",
+        ("page.__main__.saved.find_model", "page.__main__.page", "page.__main__.write_text"),
+    ),
     "env": ("env", "", ("env.report", "env.backends", "env.terminal.lost")),
 }
 FAULTS = (
@@ -92,6 +102,8 @@ FAULTS = (
     "stderr closed",
     "reader gone",
     "ASCII",
+    "dumb, narrow",
+    "20 columns",
     "read-only folder",
     "no home",
     "SIGTERM before",
@@ -116,7 +128,9 @@ def ground(tmp_path_factory):
         patch.setenv("CHARLM_FAST_DATA", "text")
         Path("text").write_text(TEXT, encoding="utf-8")
         train(f"{SMALL} --seed 3 --vocab data --name old".split())
-    for name in ("tune", "evaluate", "diff_temp", "generate", "env", "studies.sweep"):
+    for name in (
+        *("tune", "evaluate", "diff_temp", "generate", "page.__main__", "env", "studies.sweep"),
+    ):
         importlib.import_module(f"charlm_fast.{name}")
     import optuna.visualization.matplotlib  # noqa: F401
 
@@ -179,6 +193,11 @@ def inflict(fault, moments):
         io.TextIOWrapper(open(fd, "wb", 0, closefd=False), encoding, write_through=True)
         for fd in (1, 2)
     )
+    if fault == "dumb, narrow":
+        os.environ.update(TERM="dumb", COLUMNS="20", LINES="5")
+    elif fault == "20 columns":
+        os.environ.pop("COLUMNS", None)
+        assert sys.stdout.isatty() and os.get_terminal_size(1).columns == 20
     if fault == "stdout closed":
         os.close(1)
         sys.stdout = None
@@ -214,6 +233,7 @@ def run(command, fault, folder):
     """The exit code, and what was said on stderr, of a command in a folder of its own."""
     module, arguments, moments = COMMANDS[command]
     out, err = folder.parent / "out", folder.parent / "err"
+    terminals = [narrow_terminal() for _ in range(2)] if fault == "20 columns" else []
     pid = os.fork()
     if pid == 0:
         code = 99
@@ -222,6 +242,8 @@ def run(command, fault, folder):
             os.chdir(folder)
             for fd, path in ((1, out), (2, err)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
+            for fd, (_, end) in enumerate(terminals, 1):
+                os.dup2(end, fd)
             os.environ["CHARLM_FAST_DATA"] = "text"
             os.environ.pop("CHARLM_FAST_TEST_DATA", None)
             from charlm_fast.studies import search, sweep
@@ -238,8 +260,12 @@ def run(command, fault, folder):
                 traceback.print_exc(file=file)
         finally:
             os._exit(code)
+    for _, end in terminals:
+        os.close(end)
+    shown = [b"", b""]
     deadline = time.monotonic() + LIMIT
     while True:
+        shown = [so_far + read_of(fd) for so_far, (fd, _) in zip(shown, terminals, strict=False)]
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             break
@@ -248,7 +274,33 @@ def run(command, fault, folder):
             os.waitpid(pid, 0)
             pytest.fail(f"{command} under {fault}: no end within {LIMIT} s")
         time.sleep(0.005)
-    return os.waitstatus_to_exitcode(status), err.read_text(errors="replace")
+    code = os.waitstatus_to_exitcode(status)
+    if not terminals:
+        return code, err.read_text(errors="replace")
+    shown = [so_far + read_of(fd) for so_far, (fd, _) in zip(shown, terminals, strict=False)]
+    for fd, _ in terminals:
+        os.close(fd)
+    # Progress bars write over their own lines.
+    lines = shown[1].decode(errors="replace").replace("\r\n", "\n").split("\n")
+    lines = [line.rpartition("\r")[2] for line in lines]
+    return code, "\n".join(line for line in lines if "%|" not in line)
+
+
+def narrow_terminal():
+    """Both ends of a terminal of 20 columns; the first doesn't wait."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 5, 20, 0, 0))
+    os.set_blocking(ours, False)
+    return ours, theirs
+
+
+def read_of(fd):
+    """What has come to a terminal."""
+    found = b""
+    with suppress(OSError):  # there's no more, or nobody is left to write
+        while part := os.read(fd, 1 << 12):
+            found += part
+    return found
 
 
 def loads(path):
@@ -327,7 +379,8 @@ loaded, no half-written file is left, and what is said is one line, or two, with
 
 0 is done, 1 that not all of what a command is there to print arrived, 2 a mistake or a full disk,
 143 ended by SIGTERM. A training goes on when nobody reads about it any more. On the full disk no
-file may become longer than 1,000 bytes.
+file may become longer than 1,000 bytes. "Dumb, narrow" is `TERM=dumb COLUMNS=20`, "20 columns" a
+real terminal so wide.
 
 """
 

@@ -13,6 +13,16 @@ def test_the_committed_curves_end_where_the_published_ones_do(capsys):
     assert table.count("\n") == 2 + 5
 
 
+def test_the_committed_picture_is_of_the_committed_curves(tmp_path):
+    """By its pixels, where the same Matplotlib draws it."""
+    image = pytest.importorskip("matplotlib.image")
+    path = tmp_path / "again.png"
+    assert curve_ends.main([str(DOCS / "learning_rates.csv"), "--draw", str(path)]) == 0
+    ours, committed = (image.imread(p) for p in (path, DOCS / "learning_rates.png"))
+    assert ours.shape == committed.shape
+    assert abs(ours - committed).mean() < 0.02  # another release has other fonts
+
+
 @pytest.mark.parametrize(
     "lr, end, message",
     [

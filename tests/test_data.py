@@ -93,7 +93,7 @@ def test_corpus_of_a_file(tmp_path):
 def test_a_file_that_is_not_utf8(tmp_path):
     path = tmp_path / "latin"
     path.write_bytes(b"caf\xe9 \x00x")
-    with pytest.warns(UserWarning, match="^2 of 7 characters .*") as w:
+    with pytest.warns(UserWarning, match="^.*latin .--data.: 2 of 7 characters .*") as w:
         corpus = Corpus.load(find_source([str(path)]))
     assert len(w) == 1
     assert corpus.vocabulary.decode(corpus.ids) == "caf x"
@@ -138,7 +138,7 @@ def test_the_embedded_text_is_encodable():
 @pytest.mark.filterwarnings("ignore")
 def test_empty_text(tmp_path, text):
     (tmp_path / "empty").write_text(text)
-    with pytest.raises(ValueError, match="^text: it is empty, .*empty"):
+    with pytest.raises(ValueError, match="^--data: it is empty, .*empty"):
         Corpus.load(find_source([str(tmp_path / "empty")]))
     with pytest.raises(ValueError, match="^text: it is empty"):
         Corpus.load(Source("", text=""), "data")

@@ -67,6 +67,44 @@ def test_presets_and_mistakes():
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    "text, settings, kind, message",
+    [
+        ("book.txt", {}, ValueError, "^text: there is no file book.txt; check the path"),
+        (["txet"], {}, ValueError, "^text: there is no file txet; .*did you mean text"),
+        (".", {}, ValueError, "^text: . is a directory, expected text files"),
+        ([], {}, ValueError, "^text: got no file"),
+        ("", {}, ValueError, "^text: it is empty"),
+        (None, {}, TypeError, "^text: got NoneType, expected a text or the paths"),
+        (b"abc", {}, TypeError, "^text: got bytes"),
+        (TEXT, {"hidden_size": "8"}, TypeError, "^hidden_size: got '8', expected int"),
+        (TEXT, {"hidden_size": 8.5}, TypeError, "^hidden_size: got 8.5, expected int"),
+        (TEXT, {"lr": None}, TypeError, "^lr: got None, expected float"),
+        (TEXT, {"stateful": 1}, TypeError, "^stateful: got 1, expected bool"),
+        (TEXT, {"lr": 0}, ValueError, "^lr: got 0.0, expected a positive number"),
+        (TEXT, {"patience": 3}, ValueError, "^patience: got 3 .* expected val_fraction with it"),
+        (TEXT, {"vocab": "utf8"}, ValueError, "^vocab: got 'utf8'"),
+        (TEXT, {"device": "gpu"}, ValueError, "^device: gpu cannot be used here"),
+        (TEXT, {"device": "meta"}, ValueError, "^device: meta cannot be used here"),
+        (TEXT, {"init": "nowhere"}, ValueError, "^model: nowhere is not a directory"),
+        (TEXT, {"name": "x"}, TypeError, "^name: there is no such setting"),
+    ],
+)
+def test_mistakes_are_about_the_argument(text, settings, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        charlm_fast.fit(text, **settings)
+    assert "--" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries():
+    np = pytest.importorskip("numpy")
+    sizes = {"hidden_size": np.int64(8), "n_epochs": torch.tensor(2), "chunk_len": np.uint8(20)}
+    model, history = charlm_fast.fit(
+        TEXT, **sizes, lr=np.float32(0.01), seed=np.int32(1), device=torch.device("cpu")
+    )
+    assert model.hidden_size == 8 and type(model.hidden_size) is int
+
+
 def test_gradient_accumulation_is_a_larger_batch():
     """Of random chunks the same starts are drawn, four at once or two and two."""
     corpus = Corpus.load(Source("", text=TEXT))
@@ -131,7 +169,10 @@ def test_fine_tuning_goes_on_from_a_saved_model(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ("--init absent", "^model: absent is not a directory"),
+        (
+            "--init absent",
+            "^--init: there is no absent; expected a run's folder or name, such as runs/one",
+        ),
         ("--init runs/one --hidden_size 9", "^--hidden_size: got 9, but the model of --init has 8"),
         ("--init runs/one --vocab bytes", "^--vocab: got 'bytes', but the model of --init has"),
     ],

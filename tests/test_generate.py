@@ -123,7 +123,7 @@ def test_a_prime_from_a_file_or_standard_input(saved, tmp_path, capsys):
     out, err = process.communicate("Café".encode())
     assert out.startswith(b"Cafe") and len(out) == 4 + 4 + 1
     assert err.decode() == (
-        "warning: the prime has characters that the model lacks: 'é' read as 'e'\n"
+        "warning: --prime_file has characters that the model lacks: 'é' read as 'e'\n"
     )
 
 
@@ -132,8 +132,8 @@ def test_what_the_model_lacks_is_named_in_one_line(capsys):
     ids = encode_prime("Ænë \udc80\0\u2028x", printable)
     assert printable.decode(ids) == "AEne \nx"
     assert capsys.readouterr().err == (
-        "warning: the prime has characters that the model lacks: 'Æ' read as 'AE', "
-        "'ë' read as 'e', '\\udc80' dropped, '\\x00' dropped, '\\u2028' read as '\\n'\n"
+        "warning: --prime has characters that the model lacks: 'Æ' read as 'AE', "
+        "'ë' read as 'e', the byte 0x80, which is not UTF-8, dropped, '\\x00' dropped, '\\u2028' read as '\\n'\n"
     )
     encode_prime("äöüßéèx", printable)
     err = capsys.readouterr().err

@@ -207,7 +207,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit_:
         cli.run(main)
     assert exit_.value.code == 2
-    assert capsys.readouterr().err.startswith("error: model: ")
+    assert capsys.readouterr().err.startswith("error: --model: there is no ")
     model_of().save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="--out: .* is a directory"):
         main(["--model", str(tmp_path / "model"), "--out", str(tmp_path)])

@@ -41,4 +41,4 @@ def test_an_unknown_preset(capsys):
     with pytest.raises(SystemExit):
         parse(["--preset", "better"])
     err = capsys.readouterr().err
-    assert "argument --preset: invalid choice: 'better'" in err and err.count("\n") == 1
+    assert "error: --preset: got 'better', expected " in err and err.count("\n") == 1

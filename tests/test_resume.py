@@ -251,7 +251,7 @@ def test_what_a_resumed_run_keeps(monkeypatch, capsys, tmp_path):
         main(["--resume", "dead", "--data", "other"])
     with pytest.raises(SystemExit):
         parse(["--resume", "dead", "--preset", "best"])
-    assert "argument --preset: not allowed with --resume" in capsys.readouterr().err
+    assert "--preset: not allowed with --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])

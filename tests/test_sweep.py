@@ -177,7 +177,7 @@ def test_a_flag_that_each_setting_overrules_is_named(capsys):
         ("--custom_train --seeds 1,x", "^--seeds: got '1,x'"),
         ("--custom_train --jobs 0", "^--jobs: got 0"),
         ("--custom_train --data absent", "^--data: there is no file absent"),
-        ("--custom_train --chunk_len 99999", "^text: got 2120 characters"),
+        ("--custom_train --chunk_len 99999", "^text: got 2,120 characters"),
         ("--custom_train --device abacus", "^--device: abacus"),
         ("--custom_train --grid hidden_size=8,999999999", "^hidden_size 999999999: .* smaller"),
         ("--custom_train --grid dropout=2", "^--grid: --dropout: got 2.0"),

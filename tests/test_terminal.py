@@ -94,7 +94,7 @@ def test_control_characters_become_pictures():
 
 
 def parser():
-    found = cli.Parser("charlm_fast.it", "It.", "python -m charlm_fast.it --hidden_size 3")
+    found = cli.Parser("charlm_fast.it", "It.", "--hidden_size 3")
     found.add_argument("--hidden_size", type=int)
     found.add_argument("--n_epochs", type=int)
     found.add_argument("--model", required=True)

@@ -215,7 +215,9 @@ def test_other_vocabularies(vocab, size):
     [
         ({"data": ("absent",)}, "^--data: there is no file absent"),
         ({"test": ("absent",)}, "^--test: there is no file absent"),
-        ({"chunk_len": 10**6}, "^text: got .* expected at least 1000001"),
+        ({"chunk_len": 10**6}, "^text: got .* expected at least 1,000,001"),
+        ({"n_layers": 10**7}, "^--hidden_size .*, --n_layers 10000000: would take at least .* GB"),
+        ({"batch_size": 10**12}, "^--batch_size 1000000000000, --chunk_len .*: would take at leas"),
         ({"device": "abacus"}, "^--device: abacus"),
         ({"temperature": -1.0}, "^--temperature: got -1"),
         ({"prime": ""}, "^--prime: no character"),

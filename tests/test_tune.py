@@ -98,7 +98,7 @@ def test_the_command_it_prints_trains_the_best_model_again(capsys):
     assert main([*arguments, "--jobs", "1"]) == 0
     (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("train it again"))
     words = shlex.split(line.partition(": ")[2])
-    assert words[:4] == ["python", "-m", "charlm_fast.train", "--default_train"]
+    assert words[:3] == ["python", "-m", "charlm_fast.train"]
     assert train_main([*words[3:], "--threads", "1", "--name", "again"]) == 0
     one, two = (Path("runs", n, "model/model.safetensors") for n in ("tune-again/best", "again"))
     assert one.read_bytes() == two.read_bytes()
@@ -206,7 +206,8 @@ def test_a_trial_whose_heartbeat_stops_counts_as_failed_and_is_tried_again():
     assert [t.user_attrs["instead_of"] for t in waiting] == [0]
 
 
-def test_a_trial_that_was_given_up_says_so(monkeypatch):
+@pytest.mark.parametrize("when", ["at its end", "at a validation"])
+def test_a_trial_that_was_given_up_says_so(monkeypatch, when):
     """Such as one of a computer that slept: what it finds at last is not counted twice."""
     Path("s").mkdir()
     _storage_of_worker.cache_clear()  # that of another test's folder
@@ -214,6 +215,8 @@ def test_a_trial_that_was_given_up_says_so(monkeypatch):
 
     def train(trial, *args):
         trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if when == "at a validation":
+            trial.report(1.0, 0)
         return 1.0
 
     monkeypatch.setattr("charlm_fast.studies.trial.train_trial", train)
@@ -257,7 +260,7 @@ def test_control_c_ends_the_trials_and_keeps_the_study(tmp_path):
         ("--val_fraction 0", "^--val_fraction: got 0, expected a share"),
         ("--lr 1 --space lr=1:2", "^--lr: with it nothing is left to search"),
         ("--data absent", "^--data: there is no file absent"),
-        ("--chunk_len 99999", "^text: got .* expected at least 100000"),
+        ("--chunk_len 99999", "^text: got .* expected at least 100,000"),
         ("--storage nonsense://x", "^--storage: nonsense://x cannot be opened"),
     ],
 )

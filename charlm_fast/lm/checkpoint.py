@@ -20,6 +20,7 @@ from . import stored
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
+ON_HUB = r"[\w-][\w.-]*/[\w-][\w.-]*"  # the form of a name there
 IN_RUN = "model"  # the folder of the model in a training run's
 FORMAT, QUANTIZED_FORMAT = 1, 2  # the second has "quantization", which older releases lack
 SIZES = ("vocab_size", "hidden_size", "num_layers", "tie_weights")
@@ -150,7 +151,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
     directory = Path(name)
     if (directory / IN_RUN / WEIGHTS).is_file() and not (directory / WEIGHTS).is_file():
         return directory / IN_RUN
-    if directory.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+    if directory.exists() or not re.fullmatch(ON_HUB, str(name)):
         return directory
     offline = False
     try:

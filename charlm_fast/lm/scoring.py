@@ -95,7 +95,8 @@ def score(
     """
     if ids.dim() != 1 or len(ids) < 2:
         raise ValueError(
-            f"ids: got the shape {tuple(ids.shape)}, expected (N,) with at least 2 characters"
+            f"ids: got the shape {tuple(ids.shape)}, expected (N,) with at least 2 characters, the "
+            "first of which is not scored"
         )
     for name, value in (("window", window), ("batch_size", batch_size)):
         if value is not None and value < 1:
@@ -132,7 +133,7 @@ def _predictions(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions (n,) of characters and the log-probabilities (n, V) of those after them."""
     count = len(ids) - 1
-    length = window or -(-count // batch_size)
+    length = min(window, count) if window else -(-count // batch_size)
     starts = torch.arange(0, count, length, device="cpu")
     device = model.encoder.weight.device
     for rows in starts.split(batch_size):
@@ -165,7 +166,7 @@ def read_text(model: CharLM, source: Source) -> Corpus:
     """A text in the model's own vocabulary."""
     if model.vocabulary is None:
         raise ValueError("--model: it has no vocabulary, so it cannot read a text")
-    return Corpus.load(source, model.vocabulary)
+    return Corpus.load(source, model.vocabulary, model=True)
 
 
 def evaluate_source(model: CharLM, source: Source) -> Evaluation:

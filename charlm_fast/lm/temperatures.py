@@ -18,6 +18,8 @@ from .model import CharLM
 
 CHUNK = 200  # characters that follow the prime's start in the test text
 PRIME = 10
+TEXT_FILE = "diff_temp.txt"
+COLUMN = 16  # the least width of a column
 # Dickens, but of none of the books that Project Gutenberg's training text is made of.
 CAROL = """\
 Marley was dead: to begin with. There is no doubt whatever about that. The register of his burial
@@ -38,10 +40,18 @@ class Comparison:
     texts: tuple[str, ...]
 
     def table(self, width: int) -> str:
-        """The texts in columns under their temperatures, in lines of about ``width`` characters."""
-        each = max(16, (width + 3) // len(self.texts) - 3)
-        cells = [wrap(text, each) for text in self.texts]
+        """The texts in columns under their temperatures, in lines of at most ``width`` characters.
+
+        Where there is no room for columns they stand one under another.
+        """
         heads = [f"temperature {t:g}" for t in self.temperatures]
+        each = (width + 3) // len(self.texts) - 3
+        if each < COLUMN:
+            parts = zip(heads, self.texts, strict=True)
+            return "\n\n".join(
+                "\n".join([head, "-" * len(head), *wrap(text, width)]) for head, text in parts
+            )
+        cells = [wrap(text, each) for text in self.texts]
         rows = [heads, ["-" * each] * len(heads), *itertools.zip_longest(*cells, fillvalue="")]
         return "\n".join(" | ".join(cell.ljust(each) for cell in row).rstrip() for row in rows)
 
@@ -54,7 +64,7 @@ class Comparison:
 
     def save(self, directory: Path) -> None:
         """Write diff_temp.txt, the table, and diff_temp.json, the texts to the character."""
-        write_text(directory / "diff_temp.txt", f"{self.heading()}\n\n{self.table(FILE_WIDTH)}\n")
+        write_text(directory / TEXT_FILE, f"{self.heading()}\n\n{self.table(FILE_WIDTH)}\n")
         write_text(
             directory / "diff_temp.json", json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         )

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import cli
+from .. import cli, saved, terminal
 from ..lm import checkpoint
-from ..lm.model import CharLM
-from ..text.files import write_text
+from ..showing import encode_prime
+from ..text.files import check_output, write_text
 from . import PRECISIONS, page, quantise
 
 
@@ -17,8 +17,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "charlm_fast.page",
         "Write one HTML file with a saved model in it, which writes and reads in any browser.",
+        "--model runs/mine --out page.html",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="a saved model")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a saved model, or the run of one"
+    )
     parser.add_argument(
         "--out", default="page.html", metavar="FILE", help="where to write the page (page.html)"
     )
@@ -26,9 +29,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=PRECISIONS,
         default="int8",
-        help="of the weights in the page: float16 is closer and twice as large (int8)",
+        help="type of the weights in the page: float16 is closer and twice as large (int8)",
     )
-    parser.add_argument("--title", metavar="TEXT", help="of the page (the model's name)")
+    parser.add_argument("--title", metavar="TEXT", help="title of the page (the model's name)")
     parser.add_argument(
         "--prime", metavar="TEXT", help='what the page writes from at first ("The ")'
     )
@@ -50,15 +53,16 @@ def model_name(directory: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     out = Path(arguments.out)
-    if out.is_dir():
-        raise ValueError(f"--out: {out} is a directory, expected a file's name")
-    directory = checkpoint.locate(arguments.model)
-    model = CharLM.from_pretrained(directory)
+    check_output(out, "--out")
+    model, directory = saved.load_model(arguments.model)
     if model.quantization is not None:
         raise ValueError(
             f"--model: {directory} has weights in {model.quantization}; give the model that was "
             "quantized, which the page makes small by --precision"
         )
+    prime = arguments.prime
+    if prime is not None and model.vocabulary is not None:
+        encode_prime(prime, model.vocabulary)  # says what the model reads in another way
     weights = quantise(model, arguments.precision)
     parameters = sum(p.numel() for p in model.parameters())
     print(
@@ -67,11 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     title = arguments.title or f"{model_name(directory)}: a model that writes"
-    text = page(model, weights, title=title, prime=arguments.prime, card=read_card(directory))
+    with cli.flags_named():
+        text = page(model, weights, title=title, prime=prime, card=read_card(directory))
     print(f"page: {megabytes(len(text.encode()))}", flush=True)
     write_text(out, text)
     print(f"saved: {out}")
-    return 0
+    return int(terminal.lost())
 
 
 def megabytes(count: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..lm.model import CharLM
 from ..lm.scoring import evaluate_source
+from ..text.called import called
 from ..text.corpus import Source
 from ..text.files import replacing
 from ..training.config import TrainConfig
@@ -47,12 +48,13 @@ def finish(study: Any, setup: Setup, test: Source | None) -> int:
     config = trial_config(setup, best.params, setup.config.device)
     print(f"model: {kept / 'model'}")
     print(f"train it again, or longer: {command(config)}")
+    print(f"next: {called('generate')} --model {shlex.quote(str(kept))}")
     return 0
 
 
 def command(config: TrainConfig) -> str:
     """The command line that trains with a configuration."""
-    words = ["python", "-m", "charlm_fast.train", "--default_train"]
+    words = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in ("threads", "run_dir") or value == field.default:
@@ -60,7 +62,7 @@ def command(config: TrainConfig) -> str:
         words.append(f"--{field.name}")
         if value is not True:
             words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+    return f"{called('train')} {shlex.join(words)}".rstrip()
 
 
 def draw(study: Any, path: Path, count: int) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..text.called import called
 from ..text.corpus import find_source
-from ..text.files import write_text
+from ..text.files import check_output, write_text
 from ..training import machine
 from ..training.config import SweepConfig, TrainConfig
 from ..training.runs import claim
@@ -108,6 +109,8 @@ def tasks_of(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack
             except ValueError as error:
                 raise ValueError(f"{label(setting)}: {error}") from error
     log = Path(sweep.log) if mode == "custom_train" else None
+    if log is not None:
+        check_output(log, "--log")
     if log is not None and ExperimentLog(log).columns()[-1] != "Run Directory":
         print(f"note: {log} keeps its own columns; seeds and times are in the run folders")
     if test is None:
@@ -215,5 +218,5 @@ def _run(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) ->
     print(f"saved: {path}" + (f", {sweep.log}" if mode == "custom_train" and done else ""))
     if done and code == 0:
         best, _ = min(done, key=lambda pair: pair[1].bits_per_character)
-        print(f"next: python -m charlm_fast.generate --model {shlex.quote(str(best.path))}")
+        print(f"next: {called('generate')} --model {shlex.quote(str(best.path))}")
     return code

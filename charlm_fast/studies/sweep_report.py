@@ -13,6 +13,7 @@ from .grid import label
 from .sweep_task import Outcome, Task
 
 END_EPOCHS = 200  # a curve's end is the mean loss of its last epochs
+PLOT_LOSS_TITLE = "Training loss by learning rate"
 
 
 def by_setting(done: Sequence[tuple[Task, Outcome]]) -> list[list[tuple[Task, Outcome]]]:
@@ -88,7 +89,7 @@ def finish_plot_loss(path: Path, done: Sequence[tuple[Task, Outcome]]) -> None:
     for group in groups:
         mean = statistics.fmean(curve_end(task, outcome) for task, outcome in group) / math.log(2)
         print(f"  {label(group[0][0].setting):>10}  {mean:.4f}")
-    plot_losses(path / "loss.png", curves_of(groups), "Training loss by learning rate")
+    plot_losses(path / "loss.png", curves_of(groups), PLOT_LOSS_TITLE)
     longest = max((outcome.epochs for _, outcome in done), key=len)
     with replacing(path / "curves.csv") as beside, open(beside, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -72,10 +72,13 @@ def run_trial(
     trial.set_user_attr("host", socket.gethostname())
     trial.set_user_attr("pid", os.getpid())
     path = setup.path / f"trial-{trial.number:04d}"
+    given_up = f"gave no sign of life for {setup.grace} s, as of a machine asleep, and was given up"
     trial.set_user_attr("folder", str(path.resolve()))
     try:
         with heartbeat(storage, trial):
             bits = train_trial(trial, setup, device, path, report)
+    except optuna.exceptions.UpdateFinishedTrialError:  # by one who took it for dead
+        return trial.number, given_up, None
     except Pruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         return trial.number, "pruned", None
@@ -89,7 +92,7 @@ def run_trial(
         raise
     told = study.tell(trial, bits, skip_if_finished=True)
     if told.state != TrialState.COMPLETE:
-        return trial.number, f"gave no sign of life for {setup.grace} s and was given up", None
+        return trial.number, given_up, None
     keep_best(setup.path, path, trial.number, bits)
     return trial.number, "complete", bits
 

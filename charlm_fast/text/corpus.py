@@ -17,6 +17,7 @@ from torch import Tensor
 from . import gutenberg
 from .encoding import encoding_of_file, errors_of
 from .names import file_meant
+from .no_text import check_text
 from .pipes import is_pipe, spooled
 from .vocab import Vocabulary, warn_lost, warn_romanised
 
@@ -26,11 +27,17 @@ BLOCK_CHARACTERS = 1 << 24
 
 @dataclass(frozen=True)
 class Source:
-    """A text that was not read yet: files, or the text itself, and one line on which it is."""
+    """A text that was not read yet: files, or the text itself.
+
+    Args:
+        origin: one line on which it is.
+        argument: the flag or variable that named the files, which are to be checked.
+    """
 
     origin: str
     paths: tuple[Path, ...] = ()
     text: str = ""
+    argument: str = ""
 
     def blocks(self) -> Iterator[str]:
         """The text in parts of bounded size; bytes that are not UTF-8 come as surrogates."""
@@ -78,7 +85,7 @@ def named_source(patterns: Sequence[str], argument: str) -> Source:
     names = (first if is_pipe(first) else str(paths[0])) + (
         f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     )
-    return Source(f"{names} ({argument})", tuple(paths))
+    return Source(f"{names} ({argument})", tuple(paths), argument=argument)
 
 
 def find_source(patterns: Sequence[str] = ()) -> Source:
@@ -137,19 +144,32 @@ class Corpus:
         return len(self.ids)
 
     @classmethod
-    def load(cls, source: Source, vocabulary: Vocabulary | str = "printable") -> Corpus:
+    def load(
+        cls, source: Source, vocabulary: Vocabulary | str = "printable", *, model: bool = False
+    ) -> Corpus:
         """Read and encode a text block by block, so that it is never held whole beside its ids.
 
         Args:
             vocabulary: a vocabulary, or ``"printable"``, ``"data"`` (the characters of this text)
                 or ``"bytes"``.
+            model: whether the vocabulary is that of a model which scores the text, so that a line
+                says what it reads in another spelling.
 
         Raises:
-            ValueError: nothing of the text is left.
+            ValueError: nothing of the text is left, or a file is no text, though characters are
+                asked for.
         """
         asked = vocabulary
+        if source.argument and vocabulary not in ("bytes", Vocabulary.bytes()):
+            check_text(source.paths, source.argument)
+        empty = ValueError(
+            f"{source.argument or 'text'}: it is empty, expected some characters: {source.origin}"
+        )
         if vocabulary == "data":
-            vocabulary = Vocabulary.from_text(source.blocks())
+            try:
+                vocabulary = Vocabulary.from_text(source.blocks())
+            except ValueError:
+                raise empty from None
         elif vocabulary == "bytes":
             vocabulary = Vocabulary.bytes()
         elif vocabulary == "printable":
@@ -157,6 +177,7 @@ class Corpus:
         elif not isinstance(vocabulary, Vocabulary):
             raise ValueError(f"vocabulary: got {vocabulary!r}, expected printable, data or bytes")
         named = vocabulary == Vocabulary.printable() and isinstance(asked, str)
+        tell = named or (model and vocabulary.characters is not None)
         encoded = bytearray()
         foreign: Counter[str] = Counter()
         dtype = np.dtype(np.uint8)
@@ -168,12 +189,17 @@ class Corpus:
             dtype = ids.dtype
             lost += missing
             total += len(block)
-            if named:
+            if tell:
                 foreign += vocabulary.foreign(block)
-        warn_lost(lost, total)
-        warn_romanised(foreign - lost, total)
+        warn_lost(lost, total, origin=source.origin)
+        if named:
+            remedy = "; --vocab data keeps them as they are"
+            warn_romanised(foreign - lost, total, "the vocabulary is ASCII", remedy)
+        else:
+            whose = f"{source.origin}: the model lacks some letters of this text"
+            warn_romanised(foreign - lost, total, whose)
         if not encoded:
-            raise ValueError(f"text: it is empty, expected some characters: {source.origin}")
+            raise empty
         ids = np.frombuffer(encoded, dtype)
         return cls(torch.from_numpy(ids), vocabulary, source.origin)
 
@@ -214,9 +240,11 @@ class Corpus:
         """
         starts = len(self.ids) - chunk_len
         if starts < 1:
+            count = "1 character" if len(self.ids) == 1 else f"{len(self.ids):,} characters"
+            where = f" ({self.origin})" if self.origin else ""
             raise ValueError(
-                f"text: got {len(self.ids)} characters, expected at least {chunk_len + 1}, one "
-                "more than chunk_len; give a longer text or a smaller --chunk_len"
+                f"text: got {count}{where}, expected at least {chunk_len + 1:,}, one more than "
+                "chunk_len; give a longer text or a smaller --chunk_len"
             )
         return starts
 

@@ -7,6 +7,8 @@ import os
 import unicodedata
 import warnings
 
+from .pipes import name_of
+
 SAMPLE = 1 << 14  # bytes that are looked at
 UTF_8 = "utf-8-sig"
 BOMS = (
@@ -58,7 +60,9 @@ def encoding_of_file(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         name = encoding_of(file.read(SAMPLE))
     if name[-2:] in ("le", "be"):
-        warnings.warn(f"{path} looks like {name[:6].upper()} and is read as that", stacklevel=2)
+        warnings.warn(
+            f"{name_of(path)} looks like {name[:6].upper()} and is read as that", stacklevel=2
+        )
     return name
 
 

@@ -39,6 +39,49 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def make_folder(path: str | os.PathLike[str], flag: str) -> Path:
+    """Make a folder and those above it, unless it is there.
+
+    Args:
+        flag: that named it, for the message.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), path)
+        raise ValueError(f"{flag}: {file} is a file, expected a directory") from None
+    except OSError as error:
+        raise ValueError(f"{flag}: {error.filename} cannot be made ({error.strerror})") from None
+    return path
+
+
+def check_output(path: str | os.PathLike[str], flag: str) -> None:
+    """See that a file can be written where the work to come will want it to be.
+
+    Folders that it needs are made, as they would be then.
+
+    Args:
+        flag: that named it, for the message.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{flag}: {path} is a directory, expected a file's name")
+    make_folder(path.parent, flag)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise ValueError(f"{flag}: {path} cannot be written ({error.strerror})") from None
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file with :func:`replacing`."""
     with replacing(path) as beside:

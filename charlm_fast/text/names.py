@@ -25,7 +25,8 @@ def file_meant(name: str) -> str:
     """The same for a path: what lies beside it under a similar name."""
     path = Path(name)
     try:
-        near = nearest(path.name, [found.name for found in path.parent.iterdir()])
+        beside = [found.name for found in path.parent.iterdir() if found.name != path.name]
+        near = nearest(path.name, beside)
     except OSError:
         return ""
     return f"; did you mean {path.with_name(near)}?" if near else ""

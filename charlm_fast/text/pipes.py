@@ -11,11 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 STANDARD_INPUT = "-"
+PREFIX = "charlm_fast-"
 
 
 def is_pipe(name: str) -> bool:
     """Whether a name is standard input or a pipe rather than a file."""
     return name == STANDARD_INPUT or (os.path.exists(name) and Path(name).is_fifo())
+
+
+def name_of(path: str | os.PathLike[str]) -> str:
+    """What to call a file in a message, be it what came through a pipe."""
+    return "the pipe" if Path(path).name.startswith(PREFIX) else str(path)
 
 
 @functools.cache
@@ -24,7 +30,7 @@ def spooled(name: str) -> Path:
 
     It is read once, however often it is asked for, and goes when this process ends.
     """
-    handle, path = tempfile.mkstemp(prefix="charlm_fast-", suffix=".txt")
+    handle, path = tempfile.mkstemp(prefix=PREFIX, suffix=".txt")
     atexit.register(_remove, path, os.getpid())
     source = 0 if name == STANDARD_INPUT else name
     with open(source, "rb", closefd=source != 0) as pipe, os.fdopen(handle, "wb") as file:

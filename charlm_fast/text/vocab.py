@@ -171,26 +171,35 @@ class Vocabulary:
         return self._codes[array].tobytes().decode("utf-32-le")
 
 
-def warn_lost(lost: Counter[str], total: int, stacklevel: int = 2) -> None:
-    """One line on the characters that a vocabulary dropped, if there are any."""
+def warn_lost(lost: Counter[str], total: int, stacklevel: int = 2, origin: str = "") -> None:
+    """One line on the characters that a vocabulary dropped, if there are any.
+
+    Args:
+        origin: what the text is, for the line.
+    """
     if not lost:
         return
     often = lost.most_common(1)[0][0]
     example, more = repr(often), ""
     if ord(often) in SURROGATES:
         example = "bytes that are not UTF-8"
-        more = "; convert the file to UTF-8, as with iconv, or take the vocabulary of bytes"
+        more = "; convert the file to UTF-8, as with iconv -f latin1 -t utf-8"
+    where = f"{origin}: " if origin else ""
     warnings.warn(
-        f"{sum(lost.values()):,} of {total:,} characters are not in the vocabulary and were "
-        f"dropped, most often {example}{more}",
+        f"{where}{sum(lost.values()):,} of {total:,} characters are not in the vocabulary and "
+        f"were dropped, most often {example}{more}",
         stacklevel=stacklevel + 1,
     )
 
 
-def warn_romanised(spelled: Counter[str], total: int) -> None:
+def warn_romanised(spelled: Counter[str], total: int, whose: str, remedy: str = "") -> None:
     """One line on letters and symbols that became ASCII, if a text has more than a few.
 
     Quotation marks, dashes and spaces are left out: English has them too, and loses nothing.
+
+    Args:
+        whose: why they did, one clause.
+        remedy: what would keep them, another one.
     """
     letters = {c: n for c, n in spelled.items() if unicodedata.category(c)[0] not in "PZC"}
     count = sum(letters.values())
@@ -199,8 +208,8 @@ def warn_romanised(spelled: Counter[str], total: int) -> None:
     often = sorted(letters, key=lambda c: -letters[c])[:3]
     example = ", ".join(f"{c!r} as {unidecode_of(c)!r}" for c in often)
     warnings.warn(
-        f"the vocabulary is ASCII, so {count:,} of {total:,} characters are read in their ASCII "
-        f"spelling ({example}); --vocab data keeps them as they are",
+        f"{whose}, so {count:,} of {total:,} characters are read in their ASCII spelling "
+        f"({example}){remedy}",
         stacklevel=3,
     )
 

@@ -45,7 +45,7 @@ def option(default: Any, group: str, help: str, **arguments: Any) -> Any:
 class TrainConfig:
     """What a run depends on. Each field is a flag of the same name."""
 
-    n_epochs: int = option(3000, "training", "optimisation steps")
+    n_epochs: int = option(3000, "training", "optimisation steps, which these lines call epochs")
     lr: float = option(0.005, "training", "Adam's learning rate")
     chunk_len: int = option(200, "training", "characters in a chunk")
     batch_size: int = option(1, "training", "chunks in a step; their gradients are averaged")
@@ -65,11 +65,15 @@ class TrainConfig:
     clip: float = option(
         0.0, "optimiser", "largest norm of the gradient of the loss per character; 0 for none"
     )
-    beta1: float = option(0.9, "optimiser", "Adam's decay of the mean of the gradient")
-    beta2: float = option(0.999, "optimiser", "Adam's decay of the mean of its square")
-    weight_decay: float = option(0.0, "optimiser", "of AdamW, decoupled; 0 for plain Adam")
+    beta1: float = option(0.9, "optimiser", "Adam's decay of the mean of the gradient, a share")
+    beta2: float = option(0.999, "optimiser", "Adam's decay of the mean of its square, a share")
+    weight_decay: float = option(
+        0.0, "optimiser", "share of lr, of AdamW, decoupled; 0 for plain Adam"
+    )
     ema: float = option(
-        0.0, "optimiser", "decay of the running average of the weights that is kept; 0 for none"
+        0.0,
+        "optimiser",
+        "decay, a share, of the running average of the weights that is kept; 0 for none",
     )
 
     val_fraction: float = option(
@@ -83,15 +87,17 @@ class TrainConfig:
     init: str | None = option(
         None,
         "model",
-        "go on from this saved model's weights, with its sizes and characters (fine-tuning)",
+        "fine-tuning: start from this saved model, with its sizes and characters (none)",
         metavar="DIR",
         type=str,
     )
     hidden_size: int = option(128, "model", "units in a layer")
     n_layers: int = option(2, "model", "LSTM layers")
-    dropout: float = option(0.0, "model", "between the layers")
-    weight_dropout: float = option(0.0, "model", "of the recurrent weights, anew in each epoch")
-    output_dropout: float = option(0.0, "model", "of the units that the head reads")
+    dropout: float = option(0.0, "model", "share of the units to drop between the layers")
+    weight_dropout: float = option(
+        0.0, "model", "share of the recurrent weights to drop, anew in each epoch"
+    )
+    output_dropout: float = option(0.0, "model", "share of the units to drop that the head reads")
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
 
     data: tuple[str, ...] = option(
@@ -105,7 +111,7 @@ class TrainConfig:
     test: tuple[str, ...] = option(
         (),
         "text",
-        "text files to score at the end (else CHARLM_FAST_TEST_DATA)",
+        "text files to score at the end (else CHARLM_FAST_TEST_DATA, else none)",
         nargs="+",
         type=str,
         metavar="FILE",
@@ -119,21 +125,27 @@ class TrainConfig:
 
     print_every: int = option(100, "reports", "epochs between two lines with a sample")
     plot_every: int = option(10, "reports", "epochs that one point of the loss curve averages")
-    prime: str = option(PRIME, "reports", "what a sample starts with; else the text's beginning")
+    prime: str = option(
+        PRIME, "reports", "what a sample starts with, if the text has it; else the text's beginning"
+    )
     sample_len: int = option(100, "reports", "characters in a sample")
-    temperature: float = option(0.8, "reports", "of the samples; 0.8 to 1.0 is the safer band")
+    temperature: float = option(
+        0.8, "reports", "temperature of the samples; 0.8 to 1.0 is the safer band"
+    )
     temperatures: tuple[float, ...] = option(
-        TEMPERATURES, "reports", "of --diff_temp", nargs="+", type=float, metavar="T"
+        TEMPERATURES, "reports", "temperatures of --diff_temp", nargs="+", type=float, metavar="T"
     )
 
-    run_dir: str = option("runs", "output", "the folder of all runs")
-    name: str | None = option(None, "output", "this run's folder in it (mode and time)", type=str)
+    run_dir: str = option("runs", "output", "the folder of all runs", metavar="DIR")
+    name: str | None = option(
+        None, "output", "this run's folder in it (made of mode and time)", type=str, metavar="NAME"
+    )
     overwrite: bool = option(False, "output", "write into a folder that is not empty")
     save_every: int = option(500, "output", "epochs between two checkpoints to resume from")
     resume: str | None = option(
         None,
         "output",
-        "go on with a killed or finished run (the newest, or that of --name)",
+        "go on with a killed or finished run (without RUN that of --name, or the newest)",
         metavar="RUN",
         nargs="?",
         const="",
@@ -141,7 +153,7 @@ class TrainConfig:
     )
     tensorboard: bool = option(False, "output", "also log for TensorBoard, into the run's folder")
 
-    device: str = option("cpu", "machine", "such as cpu, cuda")
+    device: str = option("cpu", "machine", "such as cpu, cuda", metavar="NAME")
     threads: int | None = option(None, "machine", "CPU threads (PyTorch's choice)", type=int)
     precision: str = option(
         "float32",
@@ -222,8 +234,18 @@ class SweepConfig:
     lrs: str | None = option(
         None, "many settings", "for --plot_loss: 0.001,0.005 (the reference's five)", type=str
     )
-    seeds: str | None = option(None, "many settings", "train each with each: 0,1,2", type=str)
+    seeds: str | None = option(
+        None,
+        "many settings",
+        "train each with each seed of 0,1,2 or the like (one, --seed)",
+        type=str,
+    )
     jobs: int | None = option(
         None, "many settings", "models at a time (one a core, or one a GPU)", type=int
     )
-    log: str = option("experiment_logs.csv", "many settings", "--custom_train appends to it")
+    log: str = option(
+        "experiment_logs.csv",
+        "many settings",
+        "--custom_train appends a row a model",
+        metavar="FILE",
+    )

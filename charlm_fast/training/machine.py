@@ -42,7 +42,7 @@ def device(name: str) -> torch.device:
     """
     try:
         found = torch.device(name)
-        torch.empty(1, device=found)
+        torch.empty(1, device=found).item()  # the device "meta" has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason, hint = str(error).strip().splitlines()[0], "try cpu"
         if reason.startswith("Expected one of"):  # and all that torch has ever heard of

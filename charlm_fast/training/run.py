@@ -19,6 +19,7 @@ from ..lm import generation
 from ..lm.model import CharLM
 from ..lm.scoring import evaluate_source
 from ..ops.dispatch import lstm_keeps_bfloat16
+from ..text.called import called
 from ..text.corpus import Corpus, Source, find_source
 from . import machine, snapshot
 from .config import TrainConfig
@@ -122,7 +123,7 @@ def _train(config: TrainConfig, mode: str, workers: Workers, held: ExitStack) ->
     _tell(model, config, history, outcome, test if code == 0 else None, begun)
     print(f"saved: {path} (config.json, metrics.csv, samples.txt, loss.png, model/)")
     if code == 0:
-        print(f"next: python -m charlm_fast.generate --model {shlex.quote(str(path))}")
+        print(f"next: {called('generate')} --model {shlex.quote(str(path))}")
     return code
 
 
@@ -227,7 +228,7 @@ def _fit(
         path = reports.files.path
         print(
             f"{_word(stop.number)}; saving what there is in {path}; go on after epoch "
-            f"{outcome.epoch} with: python -m charlm_fast.train --resume {path}",
+            f"{outcome.epoch} with: {called('train')} --resume {shlex.quote(str(path))}",
             file=sys.stderr,
         )
     return outcome, 128 + (stop.number or signal.SIGINT)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..lm.checkpoint import CheckpointError
 from ..lm.model import CharLM
-from ..text.files import write_text
+from ..text.files import make_folder, write_text
 from .config import TrainConfig
 from .snapshot import FILE as CHECKPOINT
 from .snapshot import Snapshot, discard_parts
@@ -99,7 +99,7 @@ def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
         held.callback(hold(Path(config.resume)).release)
         discard_parts(Path(config.resume))
         return Path(config.resume)
-    parent = Path(config.run_dir)
+    parent = make_folder(config.run_dir, "--run_dir")
     if config.name is not None:
         path = parent / config.name
         taken = path.is_dir() and any(file.name != LOCK for file in path.iterdir())
@@ -108,7 +108,7 @@ def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
                 f"--name: {path} exists; choose another name, go on with it (--resume {path}), or "
                 "write over it (--overwrite)"
             )
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path, "--run_dir")
         held.callback(hold(path).release)
         (path / CHECKPOINT).unlink(missing_ok=True)  # of the run that is written over
         return path
@@ -116,12 +116,13 @@ def claim(config: TrainConfig, mode: str, held: ExitStack) -> Path:
     for number in range(1, 1000):
         path = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
             held.callback(hold(path).release)
             return path
         except FileExistsError:
-            if path.parent.is_file():
-                raise
+            continue
+        except OSError as error:
+            raise ValueError(f"--run_dir: {path} cannot be made ({error.strerror})") from None
     raise ValueError(f"--run_dir: {parent} has too many runs of this second; give --name")
 
 

@@ -24,6 +24,8 @@ TEST_VARIABLE = "CHARLM_FAST_TEST_DATA"
 
 def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
     """A new model for a text; its parameters depend on ``config.seed`` alone, or are ``init``'s."""
+    if config.device.startswith("cpu"):
+        check_memory(config, len(corpus.vocabulary))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed or 0)
         model = CharLM(
@@ -39,6 +41,29 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
     if config.init is not None and config.resume is None and config.device != "meta":
         load_weights(model, config.init)
     return model.to(config.device)
+
+
+def check_memory(config: TrainConfig, vocab_size: int) -> None:
+    """Raise ValueError for a training that this machine has too little memory for in any case.
+
+    Counted are weights, gradients and Adam's two means, and of a step the characters and each
+    layer's output.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    hidden, layers = config.hidden_size, config.n_layers
+    weights = 16 * (2 * vocab_size * hidden + 8 * layers * hidden * (hidden + 1))
+    step = config.batch_size * config.chunk_len * (16 + 4 * hidden * layers)
+    for needed, flags in (
+        (weights, f"--hidden_size {hidden}, --n_layers {layers}"),
+        (step, f"--batch_size {config.batch_size}, --chunk_len {config.chunk_len}"),
+    ):
+        if needed > here:
+            raise ValueError(
+                f"{flags}: would take at least {needed / 1e9:,.0f} GB of memory, of "
+                f"{here / 1e9:,.0f} GB here; choose smaller sizes"
+            )
 
 
 def load_corpus(config: TrainConfig, source: Source, vocabulary: Vocabulary | None) -> Corpus:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from ..lm.model import CharLM
-from ..text.corpus import Source, find_source
+from ..text.corpus import Source, named_source
 from ..text.names import meant
 from . import machine
 from .config import TrainConfig
 from .fit import fit as run_steps
 from .init import OF_MODEL, with_init
+from .kinds import fits
 from .presets import PRESETS
 from .runs import History
 from .setup import build_model, flushed_denormals, load_corpus
@@ -25,6 +30,9 @@ LEFT_OUT = (
     *("data", "test", "print_every", "prime", "sample_len", "temperature", "temperatures"),
     *("run_dir", "name", "overwrite", "save_every", "resume", "tensorboard"),
 )
+
+# A text that can be learned from has a space or a line break somewhere.
+LIKE_A_PATH = r"\S{0,200}\.(txt|text|md|csv|json|html?|tex|log|pdf|epub|docx?|gz|zip)"
 
 Report = Callable[[int, float, float], None]
 
@@ -62,14 +70,53 @@ def fit(
         and both are as far as it came.
 
     Raises:
-        TypeError: there is no such setting.
+        TypeError: there is no such setting, or a value is of another type.
         ValueError: a setting or the text does not do.
         FloatingPointError: the loss is not finite.
     """
+    with _named_as_arguments():
+        return _fit(text, preset, init, on_point, on_validation, settings)
+
+
+@contextmanager
+def _named_as_arguments() -> Iterator[None]:
+    """Errors about a flag inside are about the argument of its name."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        if not message.startswith("--"):
+            raise
+        raise ValueError(message[2:].replace(" --", " ")) from error
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A setting's value as Python's own number, which NumPy's and PyTorch's stand for as well."""
+    field = TrainConfig.__dataclass_fields__[name]
+    if "int" in str(field.type) and hasattr(value, "__index__") and not isinstance(value, bool):
+        value = operator.index(value)
+    elif field.type == "float" and isinstance(value, numbers.Real):
+        value = float(value) if not isinstance(value, bool) else value
+    elif "str" in str(field.type) and isinstance(value, (os.PathLike, torch.device)):
+        value = str(value)
+    if not fits(field, value):
+        raise TypeError(f"{name}: got {value!r:.60}, expected {field.type}")
+    return value
+
+
+def _fit(
+    text: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    preset: str | None,
+    init: str | os.PathLike[str] | None,
+    on_point: Report | None,
+    on_validation: Report | None,
+    settings: dict[str, Any],
+) -> tuple[CharLM, History]:
     known = [name for name in TrainConfig.__dataclass_fields__ if name not in LEFT_OUT]
     for name in settings:
         if name not in known:
             raise TypeError(f"{name}: there is no such setting{meant(name, known)}")
+    settings = {name: _plain(name, value) for name, value in settings.items()}
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
     of_preset = dict(PRESETS[preset].settings) if preset else {}
@@ -109,12 +156,17 @@ def source_of(text: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -
     """The text to read: files, or a string that is one."""
     if isinstance(text, str):
         named = "\n" not in text and "\0" not in text
-        if not (named and os.path.isfile(text)):  # which takes a name too long for one
-            return Source("a text of the program", text=text)
-        return find_source([text])
+        # A name too long for a file is none of one.
+        if named and (os.path.exists(text) or re.fullmatch(LIKE_A_PATH, text)):
+            return named_source([text], "text")
+        return Source("a text of the program", text=text)
     if isinstance(text, os.PathLike):
-        return find_source([os.fspath(text)])
+        return named_source([os.fspath(text)], "text")
+    if isinstance(text, bytes) or not isinstance(text, Iterable):
+        raise TypeError(
+            f"text: got {type(text).__name__}, expected a text or the paths of files that hold it"
+        )
     names = [os.fspath(name) for name in text]
     if not names:
         raise ValueError("text: got no file, expected a text or the paths of some")
-    return find_source(names)
+    return named_source(names, "text")
