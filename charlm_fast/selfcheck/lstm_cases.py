@@ -55,7 +55,8 @@ INPUTS = 5
 def lstm(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Outputs and all gradients of :data:`SHAPES`, twice."""
     for k, shape in enumerate(SHAPES):
-        name = " ".join(f"{n}={v}" for n, v in shape._asdict().items() if v)
+        usual = Shape(0, 0, 0)._asdict()
+        name = " ".join(f"{n}={int(v)}" for n, v in shape._asdict().items() if v != usual[n])
         yield name, lambda shape=shape, k=k: _lstm(shape, k, device, dtype)  # type: ignore[misc]
 
 
