@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,12 +79,14 @@ def test_deaths_are_survived_and_named() -> None:
             assert family.name == f"{fault} sample float32"
 
 
-def test_a_slow_one_passes_and_is_named_slow() -> None:
-    family = process.run(plan("slow", "sample", cases=1, cells=((7, 1, False),)), PATIENT)
-    assert family.failed is None
-    assert (family.cases, len(family.times)) == (1, 1)
-    assert family.slow() == list(family.times)
-    assert family.times[0].seconds > 0.002
+def test_a_slow_one_passes_and_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+    monkeypatch.setattr(trial, "say", lambda **line: said.append(line))
+    monkeypatch.setitem(dispatch.MODULES, "slow", "fake_backends.slow")
+    trial.check(plan("slow", "sample", cases=1, cells=((7, 1, False),)))
+    (time,) = (Time(**line["time"]) for line in said if "time" in line)
+    assert time.seconds > 0.02
+    assert replace(PASSED, times=(time,)).slow() == [time]
 
 
 @pytest.mark.skipif(native.unavailable() is not None, reason="the C++ kernels are not built")

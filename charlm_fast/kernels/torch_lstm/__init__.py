@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..reference import lstm as loop
 from ..reserve import reserve_size
 
 __all__ = ["lstm", "lstm_backward", "refuses", "unavailable"]
@@ -60,6 +59,10 @@ def lstm_backward(
     need_input: bool,
     need_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    if not h0.shape[1]:
+        return tuple(torch.zeros_like(v) for v in (x, h0, c0)) + (  # type: ignore[return-value]
+            [torch.zeros_like(w) for w in weights],
+        )
     with _recording(), torch.enable_grad():
         needed = (need_input, True, True, *(need_weights for _ in weights))
         x, h0, c0, *weights = (
@@ -98,23 +101,33 @@ def _run(
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``train``: cuDNN keeps what a gradient needs."""
-    if h0.shape[1] == 0 or (reverse and batch_sizes is not None):  # neither of which torch has
-        y, hn, cn, _ = loop(
-            x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, False
-        )
-        return y, hn, cn
     x = x if ids is None else x[ids]
+    if not h0.shape[1]:  # which torch refuses
+        return x.new_empty(*x.shape[:-1], h0.shape[2]), h0.clone(), c0.clone()
     flat, each = [], 2 + has_bias + has_proj
     for k in range(0, len(weights), each):
         group = weights[k : k + each]
         flat += [*group[:3], torch.zeros_like(group[2]), *group[3:]] if has_bias else group
     options = (has_bias, h0.shape[0], 0.0, train, False)
-    if batch_sizes is not None:
-        y, hn, cn = torch.lstm(x, batch_sizes, (h0, c0), flat, *options)
-    else:
-        # A stack in reverse is a stack over the reversed sequence.
+    # A stack in reverse is a stack over the reversed sequences.
+    if batch_sizes is None:
         y, hn, cn = torch.lstm(x.flip(0) if reverse else x, (h0, c0), flat, *options, False)
-    return (y.flip(0) if reverse else y), hn, cn
+        return (y.flip(0) if reverse else y), hn, cn
+    turned = _turned(batch_sizes).to(x.device) if reverse else None
+    y, hn, cn = torch.lstm(
+        x if turned is None else x[turned], batch_sizes, (h0, c0), flat, *options
+    )
+    return (y if turned is None else y[turned]), hn, cn
+
+
+def _turned(batch_sizes: Tensor) -> Tensor:
+    """For each row of a packed batch, that of the same sequence as far from its other end."""
+    starts = batch_sizes.cumsum(0) - batch_sizes
+    step = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)
+    sequence = torch.arange(len(step)) - starts[step]
+    alive = batch_sizes[None, :] > torch.arange(int(batch_sizes[0]))[:, None]
+    lengths = alive.sum(1)
+    return starts[lengths[sequence] - 1 - step] + sequence
 
 
 def _recording() -> torch._C._ForceDispatchKeyGuard:
