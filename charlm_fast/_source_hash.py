@@ -14,3 +14,12 @@ def source_hash(csrc: Path) -> str:
             digest.update(path.relative_to(csrc).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def python_hash(folder: Path) -> str:
+    """Hex digest over the names and bytes of all Python files below ``folder``."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -10,7 +10,10 @@ import torch
 from torch.torch_version import TorchVersion
 
 from . import _extension, cli, terminal
+from .ops import trust
 from .ops.dispatch import backends
+from .selfcheck import check
+from .training import machine
 
 NEWEST_TESTED = "2.14.1"  # the newest torch of docs/versions.md
 
@@ -59,12 +62,67 @@ def report() -> list[tuple[str, str]]:
     lines.append(("GPUs", ", ".join(torch.cuda.get_device_name(k) for k in gpus) or "none"))
     for name, why_not in backends().items():
         lines.append((f"backend {name}", why_not or "available"))
+    lines += [(f"check of {device}", _checked(device)) for device in checkable()]
     return lines
 
 
+def checkable() -> list[torch.device]:
+    """The devices whose kernels can be checked here: the CPU, and one GPU of each kind."""
+    found = [torch.device("cpu")]
+    keys: list[dict[str, str]] = []
+    for k in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
+        device = torch.device("cuda", k)
+        if (key := trust.key_of(device)) not in keys:
+            keys.append(key)
+            found.append(device)
+    return found
+
+
+def _checked(device: torch.device) -> str:
+    """What is known of the kernels of a device, in one line."""
+    table = trust.find(trust.key_of(device))
+    if table is None:
+        serves = "its kernels serve all the same" if device.type == "cpu" else "torch's own serve"
+        return f"none yet, and {serves}; charlm env --check makes one"
+    left_out = [family.name for family in table.families if family.failed or family.slow()]
+    passed = f"{len(table.families)} families"
+    return f"{passed}; left out, or at some sizes: {', '.join(left_out)}" if left_out else passed
+
+
+def run_checks(devices: Sequence[torch.device]) -> int:
+    """Check each device and print its table. Returns 1 if any kernel was found wrong, else 0."""
+    wrong = False
+    for device in devices:
+        outcome = check.everything(device)
+        print(f"{device}: {outcome.verdicts.key['name']}")
+        print("\n".join(check.table(outcome.verdicts)))
+        for line in check.lines(outcome):
+            print(f"note: {line}")
+        if outcome.not_kept is None:
+            print(f"kept: {trust.path_of(outcome.verdicts.key)}")
+        wrong = wrong or any(family.failed for family in outcome.verdicts.families)
+    return int(wrong)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report. Returns the exit code."""
-    cli.Parser("charlm_fast.env", "Say what this machine and this build offer.").parse_args(argv)
+    """Print the report, or check the kernels. Returns the exit code."""
+    parser = cli.Parser("charlm_fast.env", "Say what this machine and this build offer.")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="try every kernel in a process of its own, time it beside torch's, and keep what was "
+        "found; on a GPU this switches the kernels on (some minutes)",
+    )
+    parser.add_argument(
+        "--device", metavar="TEXT", help="with --check, one device: cpu, cuda or cuda:1"
+    )
+    args = parser.parse_args(argv)
+    if args.device is not None and not args.check:
+        parser.error("argument --device: it goes with --check")
+    if args.check:
+        devices = checkable() if args.device is None else [machine.device(args.device)]
+        code = run_checks(devices)
+        return code or int(terminal.lost())
     lines = report()
     width = max(len(name) for name, _ in lines)
     for name, value in lines:

@@ -11,10 +11,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "charlm_fast"
 
 # A room may import the rooms above it in this list. What begins with an underscore knows none.
-ROOMS = ("kernels", "ops", "nn", "text", "lm", "training", "studies", "integrations")
+ROOMS = ("kernels", "ops", "nn", "text", "selfcheck", "lm", "training", "studies", "integrations")
 # text reads and writes characters: it has no use for kernels.
 APART = {"text": ("kernels", "ops", "nn")}
-BACKENDS = ("kernels.native", "kernels.reference", "kernels.triton")
+BACKENDS = ("kernels.native", "kernels.reference", "kernels.triton", "kernels.torch_lstm")
 
 
 def rank(module: str) -> int:

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..nn import functional
 from ..nn.masks import mask_like
 from ..nn.modules import LSTM
 from ..nn.quantize import quantize
 from ..nn.recompute import in_segments
 from ..ops.checks import check_integer
-from ..ops.dispatch import lstm_keeps_bfloat16
-from ..ops.registration import nothing_watches
+from ..ops.dispatch import cpu_loses, left_to_torch, lstm_keeps_bfloat16
+from ..ops.registration import nothing_watches, wants_gradient
 from ..text.vocab import Vocabulary
 from . import checkpoint
 from .children import Children
@@ -211,7 +212,7 @@ class CharLM(nn.Module):
             logits = decoder(y).flatten(0, 1)
             return F.cross_entropy(logits, targets.flatten(), reduction="sum"), state
         dropped = self._drops_between() or (self.training and self.output_dropout)
-        if dropped or self._lowered():
+        if dropped or self._lowered() or self._left_to_torch(ids):
             y, state = self._hidden(ids, state)
             loss = ops.linear_cross_entropy(
                 y.flatten(0, 1), decoder.weight, decoder.bias, targets.flatten(), "sum"
@@ -224,6 +225,15 @@ class CharLM(nn.Module):
             )
             state = (h, c)
         return loss, state
+
+    def _left_to_torch(self, ids: Tensor) -> bool:
+        """Whether torch's own LSTM is to serve, which no operation of ours takes in."""
+        weight = self.encoder.weight
+        if torch.compiler.is_compiling() or (weight.is_cpu and not cpu_loses()) or ids.dim() != 2:
+            return False
+        gradient = wants_gradient(weight, self.lstm.all_weights[0][1])
+        dtype = self._lowered() or weight.dtype
+        return left_to_torch("lstm", weight.device, dtype, self.hidden_size, ids.shape[1], gradient)
 
     def _drops_between(self) -> bool:
         return bool(self.training and self.dropout and self.num_layers > 1)
@@ -284,9 +294,7 @@ class CharLM(nn.Module):
             y, (h, c) = torch.func.functional_call(lstm, dropped, (x, state))
         else:
             y, (h, c) = lstm(x, state)
-        if self.training and self.output_dropout:
-            y = y * mask_like(y[:1], self.output_dropout)
-        return y, (h.to(dtype), c.to(dtype))
+        return self._dropped(y, h, c, dtype)
 
     def _hidden(self, ids: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The last layer's output (T, B, H), and the state."""
@@ -294,6 +302,10 @@ class CharLM(nn.Module):
         self.check_ids("ids", ids)
         embedding, layers = self.encoder.weight, self._layers()
         dtype, lowered = h.dtype, self._lowered()
+        if self._left_to_torch(ids):
+            x, flat = F.embedding(ids, embedding), [w for layer in layers for w in layer]
+            options = (True, self.num_layers, self.dropout, self.training)
+            return self._dropped(*functional.lstm(x, (h, c), flat, *options), dtype)
         few = None
         if not (
             torch.is_grad_enabled()
@@ -322,6 +334,10 @@ class CharLM(nn.Module):
             h, c = (torch.cat(parts) for parts in zip(*states, strict=True))
         else:
             y, h, c = ops.lstm(embedding, h, c, [w for layer in layers for w in layer], ids=ids)
+        return self._dropped(y, h, c, dtype)
+
+    def _dropped(self, y: Tensor, h: Tensor, c: Tensor, dtype: torch.dtype) -> tuple[Tensor, State]:
+        """What the head reads, and the state in the dtype that it came in."""
         if self.training and self.output_dropout:
             y = y * mask_like(y[:1], self.output_dropout)
         return y, (h.to(dtype), c.to(dtype))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import ops
 from ..ops import sample
-from . import export
+from . import by_torch, export
 from .autocast import cast
 from .checks import check_devices, check_dtypes, pair
 from .resets import check_resets, segments
@@ -139,19 +139,24 @@ def lstm(
     elif only_torch_serves(input):
         refuse_forced("lstm")
         options = (has_bias, num_layers, dropout, training, bidirectional)
-        if batch_sizes is not None:
-            return torch.lstm(input, batch_sizes, (h0, c0), list(weights), *options)
-        y, h, c = torch.lstm(input, (h0, c0), list(weights), *options, False)
-        return (y.transpose(0, 1) if batch_first else y), h, c
+        y, h, c = by_torch.lstm(input, h0, c0, weights, *options, batch_sizes)
+        return (y.transpose(0, 1) if batch_first and batch_sizes is None else y), h, c
     elif export.exporting() and forced() == "auto" and batch_sizes is None:
         options = (has_bias, num_layers, dropout, training, bidirectional)
         told = export.lstm(input, h0, c0, weights, *options, has_proj)
         if told is not None:
             y, h, c = told
             return (y.transpose(0, 1) if batch_first else y), h, c
+    error = ValueError if batch_sizes is None else RuntimeError  # as nn.LSTM has it
+    padded = batch_sizes is None and directions == 1
+    if not mapped and by_torch.is_left(input, h0, c0, weights, padded):
+        if not torch.is_autocast_enabled(input.device.type):
+            check_dtypes(input, (h0, c0), weights, error)
+        options = (has_bias, num_layers, dropout, training, bidirectional)
+        y, h, c = by_torch.lstm(input, h0, c0, weights, *options, batch_sizes)
+        return (y.transpose(0, 1) if batch_first and batch_sizes is None else y), h, c
     wide = input.device.type == "cpu" and (has_proj or batch_sizes is not None)
     input, h0, c0, weights, y_dtype, c_dtype = cast(input, h0, c0, weights, wide, has_proj)
-    error = ValueError if batch_sizes is None else RuntimeError  # as nn.LSTM has it
     check_dtypes(input, (h0, c0), weights, error)
 
     groups = [_one_bias(weights[k : k + each], has_bias) for k in range(0, len(weights), each)]

@@ -82,9 +82,6 @@ class LSTM(nn.RNNBase):
     def __prepare_scriptable__(self) -> nn.LSTM:
         return _as_torchs(self, nn.LSTM)
 
-    def flatten_parameters(self) -> None:
-        """Nothing to do: the kernels take the parameters where they lie."""
-
     if TYPE_CHECKING:  # nn.Module's call is typed Any
 
         @overload

@@ -1,13 +1,17 @@
-"""Which backend runs: the table, what is available here, and the user's override."""
+"""Which backend runs: what is available here, what a check found of it, the user's override.
+
+The order in which backends are asked is in preference.py, what a check found in trust.py.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import TypeVar
 
@@ -15,21 +19,19 @@ import torch
 
 from charlm_fast.kernels.native import cpu
 
+from . import preference, trust
+from .verdicts import UNCHECKED, Verdicts
+
 T = TypeVar("T")
 
-# Backends and where they live. `auto` tries a device's row from left to right.
 MODULES = {
     "reference": "charlm_fast.kernels.reference",
     "cpu": "charlm_fast.kernels.native.cpu",
     "triton": "charlm_fast.kernels.triton",
     "cuda": "charlm_fast.kernels.native.cuda",
 }
-PREFERENCE = {
-    "cpu": ("cpu", "reference"),
-    # By estimate (docs/gpu_plans.md), none was timed yet: above 128 units Triton's kernels read the
-    # recurrent weights from L2 at each step, where those of `cuda` keep them on the chip.
-    "cuda": ("cuda", "triton", "reference"),
-}
+# torch's own LSTM behind the operation, where `auto` has nothing else: nobody can ask for it.
+TORCH = "charlm_fast.kernels.torch_lstm"
 ENVIRONMENT_VARIABLE = "CHARLM_FAST_BACKEND"
 _VARIABLE = ENVIRONMENT_VARIABLE.encode()
 
@@ -49,7 +51,14 @@ class BackendError(RuntimeError):
 
 @cache
 def _module(name: str) -> ModuleType:
-    return importlib.import_module(MODULES[name])
+    return importlib.import_module(TORCH if name == "torch" else MODULES[name])
+
+
+@cache
+def name_of(module: ModuleType) -> str:
+    """The name under which :func:`select` finds a backend's package again."""
+    names = {path: name for name, path in (*MODULES.items(), ("torch", TORCH))}
+    return names[module.__name__]
 
 
 def _check_name(name: str, source: str) -> str:
@@ -96,13 +105,39 @@ def forced_backend() -> str:
     return name
 
 
-def chooses_cpu() -> bool:
-    """Whether calls on the CPU go to backend ``cpu``: as :func:`select`, in a tenth of the time."""
+# Whether a check of this CPU found anything wrong or slow; None until somebody asks. Read where a
+# call takes microseconds.
+_cpu_loses: bool | None = None
+
+
+def cpu_loses() -> bool:
+    """Whether ``auto`` on the CPU leaves anything to torch, by a check of this machine."""
+    global _cpu_loses
+    if _cpu_loses is None:
+        _cpu_loses = trust.table("cpu", 0) is not None
+    return _cpu_loses
+
+
+def chooses_cpu(
+    operation: str = "", like: torch.Tensor | None = None, gradient: bool = False
+) -> bool:
+    """Whether calls on the CPU go to backend ``cpu``: as :func:`select`, in a tenth of the time.
+
+    Args:
+        operation: what a check may have found wrong or slow.
+        like: (..., B, H), a state of it.
+    """
     if cpu.unavailable() is not None:
         return False
-    if _forced.get() is None and not cpu.is_set()(_VARIABLE):
+    if _forced.get() is not None or cpu.is_set()(_VARIABLE):
+        name = forced_backend()
+        if name != "auto":
+            return name == "cpu"
+    if _cpu_loses is False or like is None or not cpu_loses():
         return True
-    return forced_backend() in ("auto", "cpu")
+    batch = like.shape[-2] if like.dim() > 1 else 1
+    size = like.shape[-1], batch, gradient
+    return _choice(operation, "cpu", 0, like.dtype, *size) == "cpu"
 
 
 @constant_in_graphs
@@ -111,10 +146,109 @@ def lstm_keeps_bfloat16() -> bool:
     return chooses_cpu() and cpu.has_bfloat16()
 
 
+def left_to_torch(
+    operation: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    hidden: int,
+    batch: int,
+    gradient: bool,
+) -> bool:
+    """Whether ``auto`` leaves an LSTM to torch's own: on a GPU without a passed check, and where a
+    check found ours wrong or slower.
+
+    It is asked above the operation, since what cuDNN keeps for its backward pass is its own affair.
+
+    Args:
+        operation: ``lstm``, or ``lstm_steps`` for few steps on the CPU.
+    """
+    kind = device.type
+    if kind == "cpu":
+        if _cpu_loses is False or not cpu_loses():
+            return False
+    elif kind != "cuda":
+        return False
+    if forced_backend() != "auto":
+        return False
+    return _choice(operation, kind, device.index or 0, dtype, hidden, batch, gradient) == "torch"
+
+
+@lru_cache(maxsize=1 << 12)
+def _choice(
+    operation: str,
+    kind: str,
+    index: int,
+    dtype: torch.dtype,
+    hidden: int,
+    batch: int,
+    gradient: bool,
+) -> str:
+    """The backend that ``auto`` takes for a call on such a device, by the table of its check."""
+    device = torch.device(kind, index)
+    operation = operation.removesuffix("_backward")
+    name = str(dtype).removeprefix("torch.")
+    order = [
+        backend
+        for backend in preference.order(kind, operation, name, hidden, batch, gradient)
+        if backend in UNCHECKED or _serves(_module(backend), operation, device, dtype)
+    ]
+    ours = any(backend not in UNCHECKED for backend in order)
+    if kind == "cpu" and not ours:
+        return "reference"
+    table = trust.table(kind, index)
+    if table is None and kind == "cuda" and ours:
+        _say_unchecked(torch.cuda.get_device_name(device))
+    verdicts = table or Verdicts({}, ())
+    return verdicts.choose(order, operation, name, hidden, batch, gradient, kind == "cpu")
+
+
+def _serves(module: ModuleType, operation: str, device: torch.device, dtype: torch.dtype) -> bool:
+    return (
+        module.unavailable() is None
+        and module.refuses(device, dtype, operation) is None
+        and hasattr(module, operation)
+    )
+
+
+@cache
+def _say_unchecked(gpu: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        warnings.warn(
+            f"charlm_fast: its kernels were not checked on this {gpu}, so torch's own run; switch "
+            "them on with: charlm env --check",
+            stacklevel=2,
+        )
+
+
+def adopt(device: torch.device, verdicts: Verdicts | None) -> None:
+    """Let ``auto`` go by what a check found on a device, from now on in this process.
+
+    What a forward pass chose its backward pass keeps. ``None`` forgets what was found.
+    """
+    global _cpu_loses
+    trust.adopt(device, verdicts)
+    _cpu_loses = None
+    _choice.cache_clear()
+
+
 def select(
-    operation: str, device: torch.device, dtype: torch.dtype, forced: str = ""
+    operation: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    forced: str = "",
+    hidden: int = 0,
+    batch: int = 0,
+    gradient: bool = False,
 ) -> ModuleType:
-    """The backend package that runs ``operation`` for this device and dtype."""
+    """The backend package that runs ``operation`` for this device, dtype and size.
+
+    Args:
+        forced: the name of a backend that is to serve, whatever the user asked for.
+        hidden, batch, gradient: as in :func:`charlm_fast.ops.preference.order`.
+
+    Raises:
+        BackendError: a forced backend cannot serve.
+    """
     name = forced or forced_backend()
     if name != "auto":
         module = _module(name)
@@ -127,12 +261,10 @@ def select(
                 f"choose another with use_backend or {ENVIRONMENT_VARIABLE}"
             )
         return module
-    for candidate in PREFERENCE.get(device.type, ()):
-        module = _module(candidate)
-        if (
-            module.unavailable() is None
-            and module.refuses(device, dtype, operation) is None
-            and hasattr(module, operation)
-        ):
-            return module
+    kind = device.type
+    if kind == "cuda" or (kind == "cpu" and _cpu_loses is not False and cpu_loses()):
+        index = device.index or 0
+        return _module(_choice(operation, kind, index, dtype, hidden, batch, gradient))
+    if kind == "cpu" and _serves(module := _module("cpu"), operation, device, dtype):
+        return module
     return _module("reference")

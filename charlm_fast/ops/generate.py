@@ -32,7 +32,8 @@ def _run(
     seed: int | None,
     offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    module = select("generate", embedding.device, embedding.dtype)
+    where = embedding.device, embedding.dtype
+    module = select("generate", *where, "", c0.shape[2], h0.shape[1])
     seed = _draw_seed() if seed is None else seed
     check_ids(prompts, embedding.shape[0], "prompts", wait=True)  # as the next two do
     check_temperatures(temperature)

@@ -18,7 +18,8 @@ from .registration import below_autograd, register, wants_gradient
 def _run(
     x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    module = select("linear_cross_entropy", x.device, x.dtype)
+    rows, hidden = x.shape
+    module = select("linear_cross_entropy", x.device, x.dtype, "", hidden, rows, save)
     check_ids(targets, weight.shape[0], "targets", module)
     with without_autocast(x.device):
         return module.linear_cross_entropy(x, weight, bias, targets, save)

@@ -16,7 +16,7 @@ from torch import Tensor
 from charlm_fast.kernels import language_model
 
 from .checks import check_ids, check_lstm, check_same
-from .dispatch import select
+from .dispatch import cpu_loses, select
 from .function import Function, differentiable
 from .head import check_head, linear_cross_entropy
 from .lstm import add_biases, lstm
@@ -64,18 +64,21 @@ def lstm_cross_entropy(
         and plain(*inputs)
         and wants_gradient(*inputs)
         and not torch.is_autocast_enabled(embedding.device.type)
-        and _by_one_backend(embedding)
+        and _by_one_backend(embedding, h0, ids)
     ):
         return _Loss.apply(ids, targets, *inputs)
     return _composed(ids, targets, *inputs)
 
 
-def _by_one_backend(embedding: Tensor) -> bool:
-    """False for bfloat16 on a CPU whose kernels have it for the LSTM alone."""
+def _by_one_backend(embedding: Tensor, h0: Tensor, ids: Tensor) -> bool:
+    """False where LSTM and head go to different backends: for bfloat16 on a CPU whose kernels have
+    it for the LSTM alone, and where a check found one of both wrong or slow."""
     where = embedding.device, embedding.dtype
-    if where[1] != torch.bfloat16 or where[0].type != "cpu":
+    if where[0].type == "cpu" and where[1] != torch.bfloat16 and not cpu_loses():
         return True
-    return select("lstm", *where) is select("linear_cross_entropy", *where)
+    hidden = h0.shape[2]
+    lstm_by = select("lstm", *where, "", hidden, h0.shape[1], True)
+    return lstm_by is select("linear_cross_entropy", *where, "", hidden, ids.numel(), True)
 
 
 def _one_bias(weights: tuple[Tensor, ...]) -> list[Tensor]:
@@ -132,7 +135,8 @@ class _Loss(Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         # Kept: autograd may run backward on a thread that never saw a forced backend.
-        ctx.module = module = select("lstm", embedding.device, embedding.dtype)
+        where = embedding.device, embedding.dtype
+        ctx.module = module = select("lstm", *where, "", h0.shape[2], h0.shape[1], True)
         arguments = (head, head_bias, h0, c0, ids, targets)
         if hasattr(module, "lstm_loss"):
             try:

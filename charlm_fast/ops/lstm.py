@@ -14,9 +14,10 @@ from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
 from .checks import check_batch_sizes, check_ids, check_lstm, is_batched, without_autocast
-from .dispatch import forced_backend, select
+from .dispatch import forced_backend, name_of, select
 from .function import Function
 from .registration import (
+    PLAIN,
     below_autograd,
     hands_out_saved,
     last_pass,
@@ -31,15 +32,15 @@ from .registration import (
 
 
 def _run(
-    x: Tensor, ids: Tensor | None, batch_sizes: Tensor | None, h0: Tensor, *args: Any
+    x: Tensor, ids: Tensor | None, batch_sizes: Tensor | None, h0: Tensor, c0: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    module = select("lstm", x.device, x.dtype)
+    module = select("lstm", x.device, x.dtype, "", c0.shape[2], h0.shape[1], args[-1])
     if ids is not None:
         check_ids(ids, x.shape[0], "ids", module)
     if batch_sizes is not None:
         check_batch_sizes(batch_sizes, (x if ids is None else ids).shape[0], h0.shape[1])
     with without_autocast(x.device):
-        return module.lstm(x, ids, batch_sizes, h0, *args)
+        return module.lstm(x, ids, batch_sizes, h0, c0, *args)
 
 
 def _fake(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save):  # type: ignore[no-untyped-def]
@@ -66,7 +67,7 @@ class _LSTM(Function):
         y, _, _, reserve = output
         ctx.mark_non_differentiable(reserve)
         ctx.set_materialize_grads(False)
-        ctx.backend = forced_backend()  # autograd may run backward on a thread that never saw it
+        ctx.backend = _kept(x, h0, c0)
         ctx.save_for_backward(x, ids, batch_sizes, h0, c0, y, reserve, *inputs[9:])
 
     @staticmethod
@@ -102,6 +103,17 @@ class _LSTM(Function):
             *(None,) * 4,
             *grads,
         )
+
+
+def _kept(x: Tensor, h0: Tensor, c0: Tensor) -> str:
+    """The backend of a forward pass, for its gradient: autograd may run that on a thread that never
+    saw a forced one, and after another table of a check was adopted.
+
+    A compiled program, whose shapes may vary, chooses when it runs, for both passes alike.
+    """
+    if type(x) not in PLAIN or x.is_meta:
+        return forced_backend()
+    return name_of(select("lstm", x.device, x.dtype, "", c0.shape[2], h0.shape[1], True))
 
 
 def _in_place(backend: str, *tensors: Tensor | None) -> Any:
@@ -151,7 +163,8 @@ def _run_backward(
     dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, x: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     *args_, backend = args
-    module = select("lstm_backward", x.device, x.dtype, backend)
+    h0, c0 = args_[2:4]
+    module = select("lstm_backward", x.device, x.dtype, backend, c0.shape[2], h0.shape[1], True)
     with without_autocast(x.device):
         return module.lstm_backward(dy, dhn, dcn, x, *args_)
 

@@ -34,7 +34,8 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     if logits.device.type == "cpu" and logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()  # exact, and what the CPU kernels take
-    module = select("sample", logits.device, logits.dtype)
+    rows, vocabulary = logits.shape
+    module = select("sample", logits.device, logits.dtype, "", vocabulary, rows)
     seed = draw_seed() if seed is None else seed
     check_temperatures(temperature)
     with without_autocast(logits.device):
@@ -207,7 +208,7 @@ def sample(
         and type(logits) is Tensor
         and logits.is_contiguous()
         and not logits.is_neg()
-        and chooses_cpu()
+        and chooses_cpu("sample", logits)
     ):
         return _draw_few(logits, temperature, filters, seed, offset, return_logprobs)
     if logits.dim() == 0 or logits.shape[-1] == 0:

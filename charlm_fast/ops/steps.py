@@ -53,7 +53,7 @@ def lstm_steps(
     tensors = (x, h0, c0, *weights)
     if not (I and H) or batch != B or c0.shape != h0.shape or wants_gradient(*tensors):
         return None
-    if not _serves((x, h0, c0), weights):
+    if not _serves((x, h0, c0), weights, False):
         return None
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     each = 4 if has_bias else 2
@@ -106,7 +106,7 @@ def lstm_cell(
     record = wants_gradient(x, h0, c0, *weights)
     if B > CELL_ROWS and not record:
         return None
-    if not _serves((x, h0, c0), weights):
+    if not _serves((x, h0, c0), weights, record):
         return None
     x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
     if record:
@@ -116,9 +116,10 @@ def lstm_cell(
     return h, c
 
 
-def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor]) -> bool:
+def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor], gradient: bool | None) -> bool:
     """Whether the kernel may take these, once the loose ones are contiguous as the others are:
-    plain, strided, of one dtype that it has, on the CPU; and whether that is the backend.
+    plain, strided, of one dtype that it has, on the CPU; and whether that is the backend, which a
+    check may have found slower for a state like the last of ``loose``, unless ``gradient`` is None.
     Loops, as generators take twice as long."""
     dtype = contiguous[0].dtype
     for t in (*loose, *contiguous):
@@ -135,7 +136,7 @@ def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor]) -> bool:
             return False
     return (
         dtype in cpu.DTYPES
-        and chooses_cpu()
+        and chooses_cpu("lstm_steps", loose[-1] if gradient is not None else None, bool(gradient))
         and not torch.is_autocast_enabled("cpu")
         and forward_ad._current_level < 0
     )
@@ -211,7 +212,7 @@ class _Cell(Function):
         plainly = (
             nothing_watches()
             and not any(is_batched(g) for g in given)
-            and _serves(given, (x, h0, c0, gates, c, *weights))
+            and _serves(given, (x, h0, c0, gates, c, *weights), None)
             and _fits(weights, I, H)
             and gates.shape == (B, 4, H)
             and h0.shape == c0.shape == c.shape == (B, H)

@@ -20,8 +20,10 @@ from ..text.corpus import find_source
 from ..text.files import check_output, write_text
 from ..training import machine
 from ..training.config import SweepConfig, TrainConfig
+from ..training.first_check import check_kernels
 from ..training.runs import claim
 from ..training.setup import build_model, test_source, with_prime
+from ..training.workers import Workers
 from .experiment_log import ExperimentLog
 from .grid import (
     REFERENCE_LRS,
@@ -189,7 +191,7 @@ def run(mode: str, config: TrainConfig, sweep: SweepConfig) -> int:
 
 
 def _run(mode: str, config: TrainConfig, sweep: SweepConfig, held: ExitStack) -> int:
-    machine.device(config.device)
+    check_kernels(Workers(device=machine.device(config.device)), config.precision)
     devices = places(config.device, sweep.jobs, config.threads or 1)
     tasks = tasks_of(mode, config, sweep, held)
     path = tasks[0].path.parent

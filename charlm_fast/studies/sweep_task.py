@@ -15,7 +15,7 @@ import torch
 
 from ..lm.model import CharLM
 from ..lm.scoring import evaluate
-from ..ops.dispatch import MODULES, select
+from ..ops.dispatch import name_of, select
 from ..text.corpus import Corpus, Source
 from ..text.files import write_text
 from ..training.config import TrainConfig
@@ -126,7 +126,7 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
         "Seconds": f"{seconds:.4f}",
         "Chars/s": f"{speed:.0f}",
         "Device": device,
-        "Backend": _backend(model),
+        "Backend": _backend(model, config.batch_size),
         "Run Directory": str(task.path),
     }
     write_text(task.path / "result.json", json.dumps({**row, **task.setting}, indent=2) + "\n")
@@ -135,7 +135,7 @@ def train_one(task: Task, device: str, report: Callable[[Any], None]) -> Outcome
     return outcome
 
 
-def _backend(model: CharLM) -> str:
+def _backend(model: CharLM, batch: int) -> str:
     weight = model.encoder.weight
-    module = select("lstm", weight.device, weight.dtype)
-    return next(name for name, path in MODULES.items() if path == module.__name__)
+    size = model.hidden_size, batch, True
+    return name_of(select("lstm", weight.device, weight.dtype, "", *size))

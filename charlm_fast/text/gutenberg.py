@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
 import urllib.request
 from http.client import HTTPException
 from itertools import islice
 from pathlib import Path
 
+from .._cache import cache_directory
 from .files import write_text
 from .network import can_find
 
@@ -33,16 +33,6 @@ class _TLSOnly(urllib.request.HTTPRedirectHandler):
         if not newurl.startswith("https://"):
             raise DownloadError(f"{HOST} redirects to an address without TLS")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def cache_directory() -> Path:
-    """The package's folder in the user's cache; it may not exist yet."""
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "charlm_fast"
-    if sys.platform == "win32" and (base := os.environ.get("LOCALAPPDATA")):
-        return Path(base) / "charlm_fast" / "cache"
-    home = Path(os.path.expanduser("~"))
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "charlm_fast"
 
 
 def cached_dickens() -> Path:

@@ -23,6 +23,7 @@ from ..text.called import called
 from ..text.corpus import Corpus, Source, find_source
 from . import machine, snapshot
 from .config import TrainConfig
+from .first_check import check_kernels
 from .fit import Outcome, check_machine, fit
 from .reports import Reports, board_writer, divergence
 from .resume import changes_of, described, kept_vocabulary
@@ -39,6 +40,7 @@ def train(config: TrainConfig, mode: str = "default_train") -> int:
         torch.set_num_threads(config.threads)
     with join(machine.device(config.device)) as workers, ExitStack() as held:
         try:
+            check_kernels(workers, config.precision)
             return _train(config, mode, workers, held)
         except FloatingPointError:
             if workers.first:  # all workers raise it, and one tells
