@@ -13,6 +13,7 @@ import ast
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PROGRAMS = HERE / "programs"
 
 HEAD = """# Other people's tools
 
@@ -21,11 +22,18 @@ compares with torch's own LSTM, or with a loop over its steps, where those can d
 is made of the names of the tests: `python tests/tools/page.py > docs/tools.md`.
 """
 
+TIMED = """Each of these but the last two, which have files of their own. `pip install
+".[integration]"` brings the packages, `pytest -m integration` runs the tests, and `python -m
+tests.tools.programs` times a training step of each, ours beside torch's LSTMs.
+"""
+
 # What no test can show works, because it does not.
 DOES_NOT = {
     "torch.export, torch.compile, jit.trace and AOTInductor": (
-        "`run_decompositions` of a program with a dynamic number of steps leaves "
-        "`charlm_fast::lstm`: torch's own LSTM cannot be exported so at all",
+        "`run_decompositions()` of a program with a dynamic number of steps leaves "
+        "`charlm_fast::lstm`, unless it is given "
+        "`charlm_fast.integrations.export.decompositions()`, and a packed sequence in any case; "
+        "torch's own LSTM cannot be exported so at all",
     ),
     "ONNX: torch.onnx.export by either exporter, run by onnxruntime": (
         "projections and dropout while training become an unrolled graph of fixed length",
@@ -50,6 +58,22 @@ def rows(path: Path) -> tuple[str, list[tuple[str, str]]]:
     return title, found
 
 
+def programs() -> list[str]:
+    """The lines of a table: program, and what the first sentence of its class says."""
+    tree = ast.parse((PROGRAMS / "__init__.py").read_text())
+    named: dict[str, tuple[str, str, str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            named |= ast.literal_eval(node.value)
+    lines = ["| | |", "|---|---|"]
+    for name, (_, file, cls) in named.items():
+        body = ast.parse((PROGRAMS / f"{file}.py").read_text()).body
+        (found,) = (n for n in body if isinstance(n, ast.ClassDef) and n.name == cls)
+        said = (ast.get_docstring(found) or "").split("\n\n")[0].replace("\n", " ")
+        lines.append(f"| {name} | {said.rstrip('.')} |")
+    return lines
+
+
 def page() -> str:
     """The whole page."""
     out = [HEAD]
@@ -64,6 +88,8 @@ def page() -> str:
         out.append("| | |\n|---|---|")
         out += [f"| {words} | {outcome} |" for words, outcome in found]
         out.append("")
+        if path.name == "test_programs.py":
+            out += [TIMED, *programs(), ""]
     return "\n".join(out)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import charlm_fast
+from charlm_fast.integrations.export import decompositions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,11 +52,51 @@ def test_a_dynamic_number_of_steps_keeps_our_operation():
     assert torch.equal(program.module()(x)[0], rnn(x)[0])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"bidirectional": True, "num_layers": 2}, marks=pytest.mark.slow),
+        pytest.param({"proj_size": 3, "bias": False}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_dynamic_number_of_steps_becomes_a_scan(options):
+    rnn = charlm_fast.LSTM(4, 8, dtype=F64, **options)
+    T = torch.export.Dim("T", min=1, max=99)
+    program = torch.export.export(rnn, (torch.randn(3, 5, 4, dtype=F64),), dynamic_shapes=({0: T},))
+    plain = program.run_decompositions(decompositions())
+    found = operations(plain)
+    assert "scan" in found and not any("charlm_fast" in name for name in found)
+    for steps in (1, 7):
+        x = torch.randn(steps, 5, 4, dtype=F64)
+        y, state = rnn(x)
+        got, states = plain.module()(x)
+        for mine, theirs in ((got, y), (states[0], state[0]), (states[1], state[1])):
+            assert torch.allclose(mine, theirs)
+
+
 @pytest.mark.slow
-def test_aotinductor_package_runs_without_this_package(tmp_path):
+def test_a_dynamic_number_of_steps_of_charlm_becomes_a_scan(model, ids):
+    T = torch.export.Dim("T", min=1, max=99)
+    program = torch.export.export(model, (ids,), dynamic_shapes=({0: T}, None))
+    plain = program.run_decompositions(decompositions())
+    assert "scan" in operations(plain)
+    more = torch.randint(11, (12, 3))
+    assert torch.allclose(plain.module()(more)[0], model(more)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_aotinductor_package_runs_without_this_package(tmp_path, dynamic):
     rnn = charlm_fast.LSTM(4, 8).eval()
     x = torch.randn(3, 5, 4)
-    program = torch.export.export(rnn, (x,))
+    if dynamic:
+        shapes = ({0: torch.export.Dim("T", min=1, max=99)},)
+        program = torch.export.export(rnn, (x,), dynamic_shapes=shapes)
+        program = program.run_decompositions(decompositions())
+        x = torch.randn(9, 5, 4)
+    else:
+        program = torch.export.export(rnn, (x,))
     path = torch._inductor.aoti_compile_and_package(
         program, package_path=str(tmp_path / "lstm.pt2")
     )

@@ -16,7 +16,7 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 import charlm_fast
 from charlm_fast.integrations import sb3
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
 
 def learner(**options):

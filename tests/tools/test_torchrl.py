@@ -16,7 +16,7 @@ from torchrl.modules import LSTMModule, set_recurrent_mode
 import charlm_fast
 from charlm_fast.integrations import torchrl
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore")]
 
 
 def modules(**options):
@@ -60,7 +60,7 @@ def test_single_steps():
 
 
 def test_equal_losses_over_20_updates():
-    data, losses = [rollout() for _ in range(20)], []
+    data, losses = [rollout()] * 20, []
     for module in modules():
         optimizer = torch.optim.SGD(module.parameters(), 0.1)
         found = []
