@@ -148,25 +148,29 @@ void multiply_tall(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i
   constexpr i64 W = kTallWidth<T>, kBlock = 96;  // rows of which a block of K stays in L2
   const Parts blocks(rows, kBlock), depths(K, kTallDepth);
   if (!padded && last > (N + W - 1) / W) last = (N + W - 1) / W;
+  // What there is more of, a or out, is passed once.
+  const bool wide = N >= K;
+  const i64 strips = last - first, inner = wide ? depths.count : strips;
   for (i64 block = 0; block < blocks.count; ++block) {
     const i64 r = blocks.begin(block), count = blocks.begin(block + 1) - r;
-    for (i64 d = 0; d < depths.count; ++d) {
+    for (i64 job = 0; job < depths.count * strips; ++job) {
+      const i64 d = wide ? job % inner : job / inner, q = wide ? job / inner : job % inner;
       const i64 k = depths.begin(d), depth = depths.begin(d + 1) - k;
-      const bool done = d + 1 == depths.count;
-      for (i64 q = first; q < last; ++q) {
-        const i64 s = down ? first + last - 1 - q : q;
-        const T *from = a + r * a_stride + k, *strip = packed + (s * K + k) * W;
-        T* to = out + r * out_stride + s * W;
-        if (padded || (s + 1) * W <= N)
-          tall_block(from, a_stride, count, strip, depth, down ? strip - K * W : strip + K * W,
-                     d > 0, bias && done ? bias + s * W : nullptr, to, out_stride);
-        else
-          tall_edge(count, d > 0, to, out_stride, N - s * W,
-                    [&](i64 r, i64 n, T* block, i64 width) {
-                      tall_block<T>(from + r * a_stride, a_stride, n, strip, depth, strip, true,
-                                    nullptr, block, width);
-                    });
-      }
+      const i64 s = down ? last - 1 - q : first + q;
+      const T *from = a + r * a_stride + k, *strip = packed + (s * K + k) * W;
+      const T* next = wide && d + 1 < depths.count
+                          ? strip + depth * W
+                          : strip + (down ? -K : K) * W - (wide ? k * W : 0);
+      T* to = out + r * out_stride + s * W;
+      if (padded || (s + 1) * W <= N)
+        tall_block(from, a_stride, count, strip, depth, next, d > 0,
+                   bias && d + 1 == depths.count ? bias + s * W : nullptr, to, out_stride);
+      else
+        tall_edge(count, d > 0, to, out_stride, N - s * W,
+                  [&](i64 row, i64 n, T* sums, i64 width) __attribute__((always_inline)) {
+                    tall_block<T>(from + row * a_stride, a_stride, n, strip, depth, strip, true,
+                                  nullptr, sums, width);
+                  });
     }
   }
 }
