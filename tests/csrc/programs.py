@@ -15,6 +15,7 @@ from .conftest import ROOT
 
 STAND_INS = Path(__file__).parent / "sanitizers"
 SHIPPED = "-O3 -ffp-contract=fast"  # as setup.py has it
+WARNINGS = ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
 
 
 def driver_sources() -> list[Path]:
@@ -29,7 +30,7 @@ def execute(
         capture_output=True,
         text=True,
         env={**os.environ, **(environment or {})},
-        timeout=300,
+        timeout=900,
     )
 
 

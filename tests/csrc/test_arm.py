@@ -20,11 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from .programs import SHIPPED, compile_all, driver_sources, run
+from .programs import SHIPPED, WARNINGS, compile_all, driver_sources, run
 
 TRIPLE = "aarch64-linux-gnu"
 CPUS = {"max": 60, "cortex-a72": 20}  # cases on each; the second is Arm's first 64-bit set alone
-WARNINGS = ["-Wall", "-Wextra", "-Wno-missing-field-initializers", "-Werror"]
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ struct Tile {
 // wait for the cache, may take K `down` from its end: see forward_step. `strips`: see tall.h.
 template <class S, int MR, bool down = false, bool strips = false>
 CHARLM_PRODUCT void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
-                            i64 K) {
+                             i64 K) {
   constexpr int D = kDepth<S>, L = D * kLanes<S>, V = kTallVectors;
   constexpr int W = strips ? V * L : D * kPanelWidth<S>;
   const i64 apart = strips ? K * W : V * L;

@@ -24,8 +24,8 @@ namespace CHARLM_ISA {
 
 // tile[p].sum[r] = a[r, :] . panel p, for P panels one after another.
 template <class T, int MR, int P>
-CHARLM_PRODUCT void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 stride, const T* panel,
-                                     i64 K) {
+CHARLM_PRODUCT void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 stride,
+                                      const T* panel, i64 K) {
   constexpr int L = kLanes<T>;
   Tile<T, MR> acc[P] = {};
   for (i64 k = 0; k < K; ++k) {
