@@ -1,10 +1,12 @@
 """Ratios that hold on a noisy machine: ours and the peer in alternating blocks of one run.
 
-    python benchmarks/interleaved.py [--batches 1 8 64] [--rounds 30] [--out benchmarks/results]
+    python benchmarks/interleaved.py [--batches 1 8 64] [--rounds 30] [--isa avx2]
+        [--out benchmarks/results]
 
 Prints, for 1 thread and for all, the median and range of each side over its blocks and the median
 of the ratios of neighbouring blocks. A block is long enough to run at its own cache contents. With
---out also written as training_step.json, and as the picture training_step.png.
+--out also written as training_step.json, and as the picture training_step.png; with --isa, which
+holds both sides to older instructions, as training_step_held_to_avx2.json.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import held
 import peers
 import torch
 from contest import SUMMARY, Effort, Side, contest
-from machine import cpu_name
+from machine import cpu_name, instructions
 
 
 def describe(seconds: list[float]) -> str:
@@ -76,11 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--isa", choices=sorted(held.VARIABLES))
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    held.hold(args.isa)
     all_threads = torch.get_num_threads()
     results: dict[str, Any] = {
-        "cpu": f"{cpu_name()} ({torch.backends.cpu.get_cpu_capability()})",
+        "cpu": f"{cpu_name()} ({instructions()})",
         "torch": torch.__version__,
         "shape": "training step, T=200 H=128 L=2 V=100, float32, Adam",
         "columns": "ms: min, median, max over blocks",
@@ -92,8 +97,9 @@ def main() -> None:
             results["rows"] += measure(batch, threads, args.rounds if batch < 64 else 8)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "training_step.json").write_text(json.dumps(results, indent=1) + "\n")
-        plot(results, args.out / "training_step.png")
+        name = f"training_step_held_to_{args.isa}" if args.isa else "training_step"
+        (args.out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+        plot(results, args.out / f"{name}.png")
 
 
 if __name__ == "__main__":

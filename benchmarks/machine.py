@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import held
 import torch
 from contest import block_seconds
 
@@ -28,11 +29,16 @@ def cpu_name() -> str:
     return next((v.split(":")[1].strip() for v in lines if v.startswith("model name")), "unknown")
 
 
+def instructions() -> str:
+    """What torch computes with: the machine's own, or what it is held to."""
+    isa = held.held_to()
+    return f"held to {isa}" if isa else torch.backends.cpu.get_cpu_capability()
+
+
 def device_name(device: str) -> str:
     """The device, with the instructions that torch uses and the number of cores."""
     if device == "cpu":
-        capability = torch.backends.cpu.get_cpu_capability()
-        return f"{cpu_name()}, {capability}, {torch.get_num_threads()} cores"
+        return f"{cpu_name()}, {instructions()}, {torch.get_num_threads()} cores"
     return torch.cuda.get_device_name(0)
 
 
@@ -74,6 +80,10 @@ def describe(device: str) -> dict[str, Any]:
     }
     if device == "cuda":
         found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    else:
+        found["kernels"] = held.kernels()
+    if isa := held.held_to():
+        found |= held.VARIABLES[isa]
     return found | {name: version(name) for name in OTHERS}
 
 

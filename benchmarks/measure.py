@@ -4,8 +4,11 @@
 
 writes benchmarks/results/DEVICE.json, then docs/benchmarks.md and the plots. About eight minutes on
 two cores; a run that is stopped keeps its rows, and --only measures a part anew. --whole-grid
-takes every shape, for hours. Leave OMP_WAIT_POLICY unset, as users do: a passive wait makes what
-starts threads at each step, nn.LSTM at batch 1, up to twice as slow.
+takes every shape, for hours. --isa avx2 has this machine stand in for one with AVX2 alone: our
+kernels and the peers keep to it, and its rows go into a file of their own.
+
+Leave OMP_WAIT_POLICY unset, as users do: a passive wait makes what starts threads at each step,
+nn.LSTM at batch 1, up to twice as slow.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import held
 import machine
 import memory
 import torch
@@ -35,11 +39,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--whole-grid", action="store_true", help="every shape")
     parser.add_argument("--seconds", type=float, default=1.2, help="of measuring, for each case")
     parser.add_argument("--budget", type=float, help="start nothing after so many seconds")
+    parser.add_argument("--isa", choices=sorted(held.VARIABLES),
+                        help="hold our kernels and the peers to these instructions")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: got cuda, but PyTorch finds no CUDA device")
+    if args.isa and args.device == "cuda":
+        parser.error(f"--isa: got {args.isa} for --device cuda, expected cpu; leave one out")
     return args
 
 
@@ -86,6 +94,11 @@ def run(args: argparse.Namespace, cases: list[Case], shapes: list[memory.Shape])
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    try:
+        held.hold(args.isa)
+    except RuntimeError as error:
+        print(f"--isa {args.isa}: {error}", file=sys.stderr)
+        return 2
     threads = torch.get_num_threads()
     cases = selection(args.device, threads, args.whole_grid)
     failed = run(args, cases, memory.shapes(args.whole_grid))

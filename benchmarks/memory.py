@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import held
 import peers
 import torch
 from contest import one_line
@@ -78,6 +79,7 @@ def build(side: str, shape: Shape, device: str) -> peers.Step:
 def _measure(side: str, shape: Shape, device: str, threads: int, answer: Connection) -> None:
     """In a process of its own: send the bytes, or why there are none."""
     try:
+        held.force()
         torch.set_num_threads(threads)
         build(side, Shape(1, 8, 4), device)()  # thread pools and libraries, once and for all
         step = build(side, shape, device)

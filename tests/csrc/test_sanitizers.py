@@ -1,23 +1,18 @@
 """csrc/cpu under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
 
-The sources are compiled as they are, with headers of our own in the place of torch's: tensors that
-end where their memory ends, and threads that a sanitizer knows. sanitizers/driver.cpp calls all
-operations on random shapes and arguments.
+The headers in the place of torch's have tensors that end where their memory ends, and threads that
+a sanitizer knows. sanitizers/driver.cpp calls all operations on random shapes and arguments.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .programs import compile_all, driver_sources, execute, run
 
-HERE = Path(__file__).parent / "sanitizers"
 ADDRESS = (
     "-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all"
 )
@@ -33,31 +28,17 @@ OPTIONS = {
 }
 
 
-def execute(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **OPTIONS}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
 def build(cxx: str, flags: str, sources: list[Path], folder: Path) -> Path:
     """A program of the sources, or a skip where the compiler lacks the sanitizer."""
-    common = [cxx, "-std=c++17", "-O0", "-g1", *flags.split(), f"-I{HERE}", f"-I{ROOT}/csrc"]
+    common = [cxx, "-O0", "-g1", *flags.split()]
     empty, program = folder / "empty.cpp", folder / "program"
     empty.write_text("int main() { return 0; }\n")
     tried = execute([*common, str(empty), "-o", str(program)])
-    tried = tried if tried.returncode else execute([str(program)])
+    tried = tried if tried.returncode else execute([str(program)], OPTIONS)
     if tried.returncode:
         pytest.skip(f"{cxx} has no {flags.split()[0]} that works here: {tried.stderr[-300:]}")
-
-    def compile_one(source: Path) -> str:
-        object_file = str(folder / f"{source.parent.name}.{source.name}.o")
-        done = execute([*common, "-c", str(source), "-o", object_file])
-        assert done.returncode == 0, done.stderr
-        return object_file
-
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        objects = list(pool.map(compile_one, sources))
-    done = execute([*common, *objects, "-pthread", "-o", str(program)])
-    assert done.returncode == 0, done.stderr
+    objects = compile_all(sources, folder, lambda source: common)
+    run([*common, *objects, "-pthread", "-o", str(program)])
     return program
 
 
@@ -68,9 +49,8 @@ def build(cxx: str, flags: str, sources: list[Path], folder: Path) -> Path:
     ids=["address", "thread", "thread, teams break up"],
 )
 def test_every_operation(cxx: str, flags: str, cases: int, tmp_path: Path) -> None:
-    sources = [*sorted((ROOT / "csrc" / "cpu").rglob("*.cpp")), HERE / "driver.cpp"]
-    program = build(cxx, flags, sources, tmp_path)
-    done = execute([str(program), str(cases), str(random.randrange(1 << 40))])
+    program = build(cxx, flags, driver_sources(), tmp_path)
+    done = execute([str(program), str(cases), str(random.randrange(1 << 40))], OPTIONS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(f"{cases} cases on ") and "portable" in done.stdout
     print(done.stdout)
@@ -116,5 +96,5 @@ def test_a_mistake_is_seen(
 ) -> None:
     source = tmp_path / "mistakes.cpp"
     source.write_text(MISTAKES)
-    done = execute([str(build(cxx, flags, [source], tmp_path)), *arguments])
+    done = execute([str(build(cxx, flags, [source], tmp_path)), *arguments], OPTIONS)
     assert done.returncode != 0 and word in done.stderr

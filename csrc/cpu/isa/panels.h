@@ -36,8 +36,8 @@ struct Tile {
 // sum[r][v] = a[r, :] . panel[:, v] for MR rows of a, K long and `stride` apart. Few rows, which
 // wait for the cache, may take K `down` from its end: see forward_step.
 template <class S, int MR, bool down = false>
-CHARLM_INLINE void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
-                            i64 K) {
+CHARLM_PRODUCT void multiply(Tile<Compute<S>, MR>& tile, const S* a, i64 stride, const S* panel,
+                             i64 K) {
   constexpr int D = kDepth<S>, L = D * kLanes<S>, W = D * kPanelWidth<S>;
   Tile<Compute<S>, MR> acc = {};
   if constexpr (MR <= 2) {

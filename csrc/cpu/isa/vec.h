@@ -11,6 +11,14 @@
 
 #define CHARLM_INLINE inline __attribute__((always_inline))
 
+// A product that leaves a tile of sums. On NEON a function of its own: inlined, the constants of
+// the activations that follow take registers, and the loop spills sums.
+#if defined(CHARLM_NEON)
+#define CHARLM_PRODUCT __attribute__((noinline))
+#else
+#define CHARLM_PRODUCT CHARLM_INLINE
+#endif
+
 namespace charlm {
 namespace CHARLM_ISA {
 
@@ -69,10 +77,12 @@ CHARLM_INLINE void store_words(T* p, Vec<T> v) {
   store(p, v);
 }
 
+#if !defined(CHARLM_NEON)
 template <class T>
 CHARLM_INLINE Vec<T> splat_word(const T* p) {
   return splat(*p);
 }
+#endif
 
 // sum + a * b by words. The first argument only says what the words hold.
 template <class T>
@@ -86,10 +96,14 @@ CHARLM_INLINE Vec<T> multiply_add(const T*, Vec<T> sum, Vec<T> a, Vec<T> b) {
 #if defined(CHARLM_BF16)
 #include "cpu/isa/vec_bf16.h"
 #endif
+#if defined(CHARLM_NEON)
+#include "cpu/isa/vec_neon.h"
+#endif
 
 namespace charlm {
 namespace CHARLM_ISA {
 
+#if !defined(CHARLM_NEON)
 // The first n lanes from memory, zero in the rest: the edge of a row.
 template <class S>
 CHARLM_INLINE Vec<Compute<S>> load_n(const S* p, int n) {
@@ -106,6 +120,7 @@ CHARLM_INLINE void store_n(S* p, Vec<Compute<S>> v, int n) {
   store(lanes, v);
   for (int k = 0; k < n; ++k) p[k] = lanes[k];
 }
+#endif
 
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)

@@ -27,7 +27,7 @@ __attribute__((noinline)) void outer_tile(const T* a, i64 a_stride, const T* pan
     for (int v = 0; v < kPanelVectors; ++v) b[v] = load(panel + v * L);
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
-      const Vec<T> s = splat(a[r]);
+      const Vec<T> s = splat_word(a + r);
 #pragma GCC unroll 4
       for (int v = 0; v < kPanelVectors; ++v) acc.sum[r][v] += s * b[v];
     }

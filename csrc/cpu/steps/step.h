@@ -190,7 +190,7 @@ CHARLM_INLINE void add_up_columns(const T* a, const T* w, i64 K, i64 N, i64 colu
     }
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
-      const Vec<T> s = splat(a[r * K + k]);
+      const Vec<T> s = splat_word(a + r * K + k);
 #pragma GCC unroll 4
       for (int v = 0; v < kPanelVectors; ++v) acc.sum[r][v] += s * b[v];
     }

@@ -24,8 +24,8 @@ namespace CHARLM_ISA {
 
 // tile[p].sum[r] = a[r, :] . panel p, for P panels one after another.
 template <class T, int MR, int P>
-CHARLM_INLINE void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 stride, const T* panel,
-                                     i64 K) {
+CHARLM_PRODUCT void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 stride,
+                                      const T* panel, i64 K) {
   constexpr int L = kLanes<T>;
   Tile<T, MR> acc[P] = {};
   for (i64 k = 0; k < K; ++k) {
@@ -34,7 +34,7 @@ CHARLM_INLINE void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 str
       const T* weights = panel + (p * K + k) * kPanelWidth<T>;
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r) {
-        const Vec<T> s = splat(a[r * stride + k]);
+        const Vec<T> s = splat_word(a + r * stride + k);
 #pragma GCC unroll 4
         for (int v = 0; v < kPanelVectors; ++v) acc[p].sum[r][v] += s * load(weights + v * L);
       }

@@ -1,4 +1,5 @@
-// Opens the region of code in 16-byte vectors, which every 64-bit machine has: SSE2, NEON.
+// Opens the region of code in 16-byte vectors, which every machine can compile: x86-64 before AVX2,
+// and those that have no folder here.
 #pragma once
 
 #include "cpu/isa/scalar.h"
@@ -7,8 +8,4 @@
 
 #define CHARLM_ISA portable
 #define CHARLM_VECTOR_BYTES 16
-#if defined(__aarch64__)
-#define CHARLM_TILE_ROWS 6  // 32 vector registers
-#else
-#define CHARLM_TILE_ROWS 2  // 16
-#endif
+#define CHARLM_TILE_ROWS 2  // of SSE2's 16 registers

@@ -1,0 +1,35 @@
+"""Loops are found in machine code, and only those that are meant."""
+
+from __future__ import annotations
+
+import inner_loops
+
+NEON = inner_loops.TARGETS["neon"]
+CODE = """
+0000000000000000 <void charlm::neon::multiply<float, 6>(float const*)>:
+   0:\tldp\tq5, q4, [x2]
+   4:\tldr\ts1, [x0]
+{adds}
+  60:\tstr\tq8, [sp, #128]
+  64:\tb.ne\t4 <void charlm::neon::multiply<float, 6>(float const*)+0x4>  // b.any
+  68:\tb.ne\t0 <void charlm::neon::multiply<float, 6>(float const*)>  // b.any
+0000000000000070 <other>:
+  70:\tldr\ts1, [x0]
+  74:\tcbnz\tx1, 70 <other>
+"""
+
+
+def code(adds: int) -> str:
+    lines = (f"  {8 + 4 * k:x}:\tfmla\tv{k}.4s, v5.4s, v1.s[0]" for k in range(adds))
+    return CODE.format(adds="\n".join(lines))
+
+
+def test_an_inner_loop_of_multiply_adds_is_found():
+    (loop,) = inner_loops.loops(code(20), NEON)
+    assert loop.function == "void charlm::neon::multiply<float, 6>"
+    assert loop.body[0] == "ldr s1, [x0]" and len(loop.body) == 22
+    assert len(loop.of(NEON)) == 20 and loop.touches_stack() == 1
+
+
+def test_a_loop_of_few_is_left_out():
+    assert list(inner_loops.loops(code(inner_loops.LEAST - 1), NEON)) == []
