@@ -145,7 +145,13 @@ def _int8_linear(module: nn.Module) -> None:
 
 def _bfloat16(cls: type[nn.Module]) -> Callable[[nn.Module], None]:
     def convert(module: nn.Module) -> None:
-        for name, value in _take(module).items():
+        names = list(module._parameters)
+        old = _take(module)
+        for name in names:
+            value = old.get(name)
+            if value is None:  # no bias, which callers look for
+                module.register_buffer(name, None)
+                continue
             narrow = value.float() if name.startswith("bias") else value.to(torch.bfloat16)
             module.register_buffer(name, narrow.clone())
         module.__class__ = cls

@@ -104,10 +104,12 @@ _linear = register(
 
 def _direct(*tensors: Tensor) -> bool:
     """Whether the kernel may take these past torch's dispatcher."""
+    if not nothing_watches():
+        return False
     for t in tensors:
         if type(t) not in PLAIN or not t.is_cpu or t.layout is not torch.strided or t.is_neg():
             return False
-    return nothing_watches() and chooses_cpu() and forward_ad._current_level < 0
+    return chooses_cpu() and forward_ad._current_level < 0
 
 
 def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:

@@ -109,8 +109,9 @@ CHARLM_INLINE Word load_word(const signed char* p) {
   return {vreinterpretq_s8_s32(vdupq_n_s32(load_bits(p)))};
 }
 CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1) {
-  sum.lanes = vdotq_s32(sum.lanes, (int8x16_t)w0, a[0].values);
-  sum.lanes = vdotq_s32(sum.lanes, (int8x16_t)w1, a[1].values);
+  // Not by the intrinsic: older clang has it for whole files only.
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum.lanes) : "w"(w0), "w"(a[0].values));
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum.lanes) : "w"(w1), "w"(a[1].values));
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
@@ -124,7 +125,7 @@ CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
   return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
 }
 
-#elif defined(__aarch64__)
+#elif defined(CHARLM_NEON)
 
 // Pairs of words' products fit 16 bits, 127 * 128; pairs of these are added up in 32, a lane's two
 // apart.

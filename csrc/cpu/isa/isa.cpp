@@ -3,6 +3,10 @@
 #include <atomic>
 #include <stdexcept>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace charlm {
 
 #define CHARLM_DECLARE_TYPE(T)                  \
@@ -31,6 +35,8 @@ CHARLM_DECLARE_INT8(avx2)
 #endif
 #if defined(__aarch64__)
 CHARLM_DECLARE(neon)
+CHARLM_DECLARE_INT8(neon)
+CHARLM_DECLARE_INT8(neon_dot)
 #endif
 #if defined(CHARLM_HAS_AVX512_BF16)
 namespace avx512_bf16 {
@@ -53,6 +59,19 @@ struct Isa {
   const Int8Kernels* int8;
   const SequenceKernels<bf16>* bf16s = nullptr;
 };
+
+#if defined(__aarch64__)
+bool has_dot_products() {
+#if defined(__APPLE__)
+  return true;  // all Macs of this architecture
+#elif defined(__linux__)
+  constexpr unsigned long asimddp = 1ul << 20;  // HWCAP_ASIMDDP, which older headers lack
+  return getauxval(AT_HWCAP) & asimddp;
+#else
+  return false;
+#endif
+}
+#endif
 
 const std::vector<Isa>& all_isas() {
 #if defined(__x86_64__)
@@ -81,7 +100,8 @@ const std::vector<Isa>& all_isas() {
       {"avx2", has_avx2, avx2::floats(), avx2::doubles(), &avx2::int8},
 #endif
 #if defined(__aarch64__)
-      {"neon", true, neon::floats(), neon::doubles(), &portable::int8},
+      {"neon_dot", has_dot_products(), neon::floats(), neon::doubles(), &neon_dot::int8},
+      {"neon", true, neon::floats(), neon::doubles(), &neon::int8},
 #endif
       {"portable", true, portable::floats(), portable::doubles(), &portable::int8},
   };

@@ -11,6 +11,7 @@
 
 #include "cpu/isa/isa.h"
 #include "cpu/lstm/lstm.h"
+#include "cpu/quantized/int8.h"
 #include "cpu/steps/steps.h"
 #include "cpu/text/generation.h"
 #include "cpu/text/loss.h"
@@ -380,12 +381,107 @@ void run_steps() {
   check_close<T>(gradients, right, "lstm_cell_backward");
 }
 
+Tensor bytes(std::vector<int64_t> sizes) {
+  Tensor t(std::move(sizes), ScalarType::Char);
+  signed char* p = t.mutable_data_ptr<signed char>();
+  for (int64_t k = 0; k < t.numel(); ++k) p[k] = static_cast<signed char>(draw(-127, 127));
+  return t;
+}
+
+Tensors int8_weights(int64_t L, int64_t I, int64_t H, int64_t R, bool has_bias) {
+  Tensors weights;
+  const auto add = [&](int64_t rows, int64_t columns) {
+    weights.push_back(bytes({rows, columns}));
+    weights.push_back(real<float>({rows}, 1.0 / (64 * std::sqrt(columns))));
+  };
+  for (int64_t l = 0; l < L; ++l) {
+    add(4 * H, l ? R : I);
+    add(4 * H, R);
+    if (has_bias) weights.push_back(real<float>({4 * H}));
+    if (R != H) add(R, H);
+  }
+  return weights;
+}
+
+void check_finite(const Tensors& found, const std::string& what) {
+  for (const Tensor& t : found)
+    for (int64_t k = 0; k < t.numel(); ++k)
+      check(std::isfinite(t.const_data_ptr<float>()[k]), what + ": a result was not written");
+}
+
+// A step of a layer is the same to rounding everywhere. Later ones are not: a value on the other
+// side of a half is another integer.
+void run_int8() {
+  const bool compared = flip(), has_bias = flip(), reverse = flip();
+  const int64_t L = compared ? 1 : draw(1, 3), T_ = compared ? 1 : draw_size(24);
+  const int64_t H = draw_size(70), I = draw_size(70), B = draw(0, 9) ? draw_size(24) : 0;
+  const int64_t R = draw(0, 3) == 0 ? draw(1, H) : H;
+  const bool packed = !compared && B > 0 && flip();
+  int64_t rows = T_ * B;
+  Maybe sizes;
+  if (packed) {
+    sizes = integers({T_}, 1, B);
+    int64_t* size = sizes->mutable_data_ptr<int64_t>();
+    size[0] = B;
+    std::sort(size, size + T_, std::greater<>());
+    rows = std::accumulate(size, size + T_, int64_t{0});
+  }
+  const Tensors weights = int8_weights(L, I, H, R, has_bias);
+  const Tensor x = real<float>({rows, I}), h0 = real<float>({L, B, R}), c0 = real<float>({L, B, H});
+  const auto forward = [&] {
+    const Tensor block = charlm::int8_pack(weights, has_bias, R != H);
+    Tensors out = {real<float>({rows, R}), real<float>({L, B, R}), real<float>({L, B, H})};
+    for (Tensor& t : out) std::fill_n(t.mutable_data_ptr<float>(), t.numel(), NAN);
+    charlm::lstm_int8({block.const_data_ptr(), L, T_, B, rows, I, H, R, R != H, reverse,
+                       packed ? sizes->const_data_ptr<int64_t>() : nullptr,
+                       x.const_data_ptr<float>(), h0.const_data_ptr<float>(),
+                       c0.const_data_ptr<float>(), out[0].mutable_data_ptr<float>(),
+                       out[1].mutable_data_ptr<float>(), out[2].mutable_data_ptr<float>()});
+    return out;
+  };
+  const auto results = both_ways([&] { return forward(); });
+  check_finite(results.first, "lstm_int8");
+  if (compared) check_close<float>(results.first, results.second, "lstm_int8");
+}
+
+void run_int8_text() {
+  const int64_t V = draw_size(150), H = draw_size(70), L = draw(1, 3), B = draw_size(9);
+  const int64_t S = draw(1, 6), length = draw(1, 12);
+  const Tensors weights = int8_weights(L, H, H, H, true);
+  const Tensor head = bytes({V, H}), scale = real<float>({V}, 0.01), bias = real<float>({V});
+  const Tensor embedding = real<float>({V, H}), h0 = real<float>({L, B, H});
+  const Tensor c0 = real<float>({L, B, H}), x = real<float>({B, H});
+  const Tensor prompts = integers({S, B}, 0, V - 1), lengths = integers({B}, 1, S);
+  Tensor temperature = real<double>({B});
+  for (int64_t b = 0; b < B; ++b) temperature.mutable_data_ptr<double>()[b] = 0.25 * draw(0, 4);
+  const auto logits = both_ways([&] {
+    const Tensor block = charlm::int8_pack_linear(head, scale, bias);
+    Tensor y = real<float>({B, V});
+    charlm::linear_int8(block.const_data_ptr(), B, H, V, x.const_data_ptr<float>(),
+                        y.mutable_data_ptr<float>());
+    return Tensors{y};
+  });
+  check_close<float>(logits.first, logits.second, "linear_int8");
+  const auto texts = both_ways([&] {
+    return list(charlm::generate_int8(embedding, charlm::int8_pack(weights, true, false),
+                                      charlm::int8_pack_linear(head, scale, bias), h0, c0, prompts,
+                                      lengths, length, temperature, draw(0, 3), 1.0, -1e9, 1, 2));
+  });
+  check_finite({texts.first[1], texts.first[2], texts.first[3]}, "generate_int8");
+  for (int64_t k = 0; k < length * B; ++k) {
+    const int64_t id = texts.first[0].const_data_ptr<int64_t>()[k];
+    check(id >= 0 && id < V, "generate_int8: an id out of range");
+  }
+}
+
 template <class T>
 void run_one(int64_t kind) {
   if (kind < 5) return run_lstm<T>();
   if (kind == 5) return run_rows<T>();
   if (kind == 6) return run_language_model<T>();
   if (kind < 9) return run_sample<T>();
+  if (kind > 14) return run_int8_text();
+  if (kind > 12) return run_int8();
   if (kind > 10) return run_steps<T>();
   return run_generate<T>();
 }
@@ -398,7 +494,7 @@ int main(int count, char** argument) {
   for (int64_t k = 0; k < cases; ++k) {
     random_bits.seed(first + k);
     try {
-      const int64_t kind = draw(0, 12);
+      const int64_t kind = draw(0, 15);
       const std::vector<std::string> isas = charlm::available_isas();
       if (draw(0, 4) == 0 && std::count(isas.begin(), isas.end(), kBFloat16))
         run_lstm<BFloat16>();

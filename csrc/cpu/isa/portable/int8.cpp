@@ -1,8 +1,6 @@
 // The kernels of 8-bit weights, in 16-byte vectors.
 #if defined(__SSE2__)
 #include <emmintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
 #endif
 
 #include "cpu/isa/portable/begin.h"
