@@ -24,6 +24,7 @@ MODES = {
 EXAMPLE = "--data book.txt --preset fast --name mine"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 SWEEPS = ("custom_train", "plot_loss")
+OWNERS = {"grid": SWEEPS[:1], "log": SWEEPS[:1], "lrs": SWEEPS[1:]}  # one takes them
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[str, TrainConfig]:
@@ -72,7 +73,8 @@ def parse_flags(argv: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
     mode = mode or "default_train"
     many = next((f.name for f in dataclasses.fields(SweepConfig) if f.name in values), None)
     if many and mode not in SWEEPS:
-        parser.error(f"--{many}: goes with {' and '.join(f'--{name}' for name in SWEEPS)}")
+        owners = OWNERS.get(many, SWEEPS)
+        parser.error(f"--{many}: goes with {' and '.join(f'--{name}' for name in owners)}")
     if "resume" in values:
         for name, given in (("preset", preset), ("init", values.get("init"))):
             if given is not None:

@@ -115,6 +115,8 @@ def test_help_groups_the_flags(capsys):
         ),
         (["--plot_loss", "--resume", "x"], "--resume: not allowed with --plot_loss"),
         (["--default_train", "--jobs", "2"], "--jobs: goes with --custom_train and --plot_loss"),
+        (["--grid", "lr=1"], "error: --grid: goes with --custom_train; "),
+        (["--lrs", "1"], "error: --lrs: goes with --plot_loss; "),
         (
             ["--default_train", "--epochs", "3"],
             "unrecognized arguments: --epochs 3; did you mean --n_epochs?",

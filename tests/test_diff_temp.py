@@ -177,3 +177,19 @@ def test_an_interrupted_training_leaves_its_model(capsys):
 
     assert module.train_and_compare(TrainConfig(), interrupted) == 130
     assert "python -m charlm_fast.diff_temp --model runs/diff_temp-" in capsys.readouterr().err
+
+
+def test_a_narrow_terminal_has_the_texts_one_under_another():
+    texts = ("the old man and the sea", "a b\nc")
+    lines = Comparison("p", "o", 1, (0.1, 1.0), texts).table(20).splitlines()
+    assert lines[:4] == ["temperature 0.1", "---------------", "the old man and the ", "sea"]
+    assert lines[4:] == ["", "temperature 1", "-------------", "a b", "c"]
+    assert all(len(line) <= 20 for line in lines)
+
+
+def test_wide_characters_take_two_columns():
+    assert wrap("老人喜欢森林", 5) == ["老人", "喜欢", "森林"] and wrap("老人", 1) == ["老", "人"]
+    table = Comparison("p", "o", 1, (0.1, 1.0), ("老人喜欢森林", "abc")).table(38)
+    assert table.splitlines()[2] == "老人喜欢森林      | abc"
+    accented = "e\u0301te\u0301"
+    assert wrap(accented, 3) == [accented]

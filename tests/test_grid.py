@@ -108,7 +108,7 @@ def test_files(name, text, expected, tmp_path):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("a.yaml", "", "expected a name that ends in .json or .toml"),
+        ("a.yaml", "", "expected name=value,value or a file that ends in .json or .toml"),
         ("a.json", "[", "cannot be read"),
         ("a.toml", "lr = ", "cannot be read"),
         ("a.json", "[]", "expected a list of settings"),
@@ -129,7 +129,7 @@ def test_a_bad_file_is_one_sentence(name, text, message, tmp_path):
 
 
 def test_a_missing_file():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="^--grid: there is no file"):
         read_settings("absent.json")
 
 

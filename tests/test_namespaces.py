@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from charlm_fast import tune
 from charlm_fast.studies import search, trial
@@ -46,6 +47,7 @@ def start(name, train_trial):
         if inner:
             os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))
         assert os.getpid() == 1
+        torch.set_num_threads(1)  # the others' threads are not here
         sys.stdout = sys.stderr = open(name, "w", buffering=1)
         search.side_by_side, trial.train_trial = in_this_process, train_trial
         code = tune.main(ARGUMENTS.split())

@@ -153,7 +153,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code, word):
     assert process.returncode == code
     match = re.fullmatch(
         rf"{word}; saving what there is in runs/one; go on after epoch (\d+) with: "
-        r"python -m charlm_fast.train --resume runs/one\n",
+        rf"{re.escape(sys.executable)} -m charlm_fast.train --resume runs/one\n",
         err,
     )
     assert match, err

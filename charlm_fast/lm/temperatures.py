@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..text.corpus import Corpus, Source
+from ..text.display import columns
 from ..text.files import write_text
 from .generation import SAFER_BAND
 from .model import CharLM
@@ -53,7 +54,9 @@ class Comparison:
             )
         cells = [wrap(text, each) for text in self.texts]
         rows = [heads, ["-" * each] * len(heads), *itertools.zip_longest(*cells, fillvalue="")]
-        return "\n".join(" | ".join(cell.ljust(each) for cell in row).rstrip() for row in rows)
+        return "\n".join(
+            " | ".join(cell + " " * (each - columns(cell)) for cell in row).rstrip() for row in rows
+        )
 
     def heading(self) -> str:
         low, high = SAFER_BAND
@@ -71,11 +74,16 @@ class Comparison:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters that a terminal shows as they are."""
+    """Lines of at most ``width`` columns that a terminal shows as they are."""
     lines = []
     for line in text.splitlines():
         shown = "".join(c if c.isprintable() else "?" for c in line.expandtabs(4))
-        lines += [shown[k : k + width] for k in range(0, max(1, len(shown)), width)]
+        start = 0
+        for end in range(1, len(shown) + 1):
+            if end - 1 > start and columns(shown[start:end]) > width:
+                lines.append(shown[start : end - 1])
+                start = end - 1
+        lines.append(shown[start:])
     return lines
 
 

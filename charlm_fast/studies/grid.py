@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..text.names import nearest
+from ..text.names import file_meant, nearest
 from ..training.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -81,15 +81,20 @@ def read_settings(path: str | Path) -> list[Setting]:
     list of values. TOML holds the same as ``[[settings]]`` tables or as top-level names.
 
     Raises:
-        ValueError: the file cannot be parsed, or holds something else.
-        OSError: it cannot be read.
+        ValueError: the file cannot be read or parsed, or holds something else.
     """
     path = Path(path)
     if path.suffix.lower() not in (".json", ".toml"):
-        raise ValueError(f"--grid: got {path}, expected a name that ends in .json or .toml")
+        raise ValueError(
+            f"--grid: got {path}, expected name=value,value or a file that ends in .json or .toml"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ValueError(f"--grid: there is no file {path}{file_meant(str(path))}") from None
+    except OSError as error:
+        raise ValueError(f"--grid: {path} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"--grid: {path} cannot be read: {error}") from error
     where = f"--grid: {path}"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def shown(text: str) -> str:
     """A text for a terminal: control characters but line breaks and tabs are pictures."""
     if text.isprintable():
         return text
     return "".join(c if c in "\n\t" or not _controls(c) else _picture(c) for c in text)
+
+
+def columns(text: str) -> int:
+    """The columns of a terminal that a text takes: two for Chinese characters, none for accents."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
 
 
 def _controls(character: str) -> bool:

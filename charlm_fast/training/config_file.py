@@ -34,12 +34,14 @@ def read_config(name: str) -> tuple[str | None, dict[str, Any]]:
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"
+    if not path.exists():
+        raise ValueError(f"--config: there is no file {path}{file_meant(str(path))}")
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"--config: got {name}, expected a name that ends in .toml or .json")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"--config: there is no file {path}{file_meant(str(path))}") from None
+    except OSError as error:
+        raise ValueError(f"--config: {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: {path} is not UTF-8 ({error})") from error
     try:
