@@ -197,7 +197,33 @@ def test_what_the_time_does_not_reach_is_named(runs: list[str]) -> None:
     outcome = check.first_time(CPU, "float32", seconds=-1.0)
     assert outcome is not None
     assert runs == []
-    assert check.lines(outcome)[1] == "cpu generate float32: not reached in time, and so left out"
+    assert check.lines(outcome)[1] == "cpu generate float32: not checked in time"
+
+
+def test_a_busy_device_is_no_verdict(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(plan: Plan, limits: Limits) -> Family:
+        raise process.Busy("the device has no memory left for it")
+
+    monkeypatch.setattr(check, "run", run)
+    outcome = check.first_time(CPU, "float32")
+    assert outcome is not None and not outcome.verdicts.families
+    assert check.lines(outcome)[0] == (
+        "cpu lstm float32 (the device has no memory left for it): not checked in time"
+    )
+    assert check.first_time(CPU, "float32") is not None  # and it is tried again
+
+
+def test_what_a_trial_says_of_a_busy_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(plan: Plan) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial, "check", full)
+    monkeypatch.setattr(trial.faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(trial.sys, "argv", ["trial", PLAN.to_json(), "10"])
+    assert trial.main() == 0
+    assert capsys.readouterr().out == '{"busy": "the device has no memory left for it"}\n'
 
 
 def test_lines_name_what_is_left_out() -> None:

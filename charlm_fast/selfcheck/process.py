@@ -32,8 +32,19 @@ class Limits:
 LIMITS = {"cuda": Limits(90.0, 60.0, 240.0), "cpu": Limits(180.0, 120.0, 480.0)}
 
 
+DEVICE = "the device"  # where a trial is before its first kernel
+
+
+class Busy(Exception):
+    """The device was not to be had, or its memory: no fault of the kernels."""
+
+
 def run(plan: Plan, limits: Limits | None = None) -> Family:
-    """What came of a plan. Ctrl-C ends the process first."""
+    """What came of a plan. Ctrl-C ends the process first.
+
+    Raises:
+        Busy: nothing came of it.
+    """
     limits = limits or LIMITS[plan.device.partition(":")[0]]
     command = [sys.executable, "-m", "charlm_fast.selfcheck.trial"]
     command += [plan.to_json(), str(limits.whole + 10)]
@@ -103,6 +114,8 @@ def _listen(
             cases, error = cases + 1, max(error, said["error"])
         elif "time" in said:
             times.append(Time(**said["time"]))
+        elif "busy" in said or ("failed" in said and at == DEVICE):
+            raise Busy(said.get("busy") or said["failed"])
         elif "failed" in said:
             failed = f"{said['failed']} at {at}"
             break

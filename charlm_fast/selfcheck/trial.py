@@ -45,8 +45,10 @@ def say(**line: Any) -> None:
 def check(plan: Plan) -> None:
     """All of a plan; raises Wrong, or what a kernel raises."""
     device, dtype = torch.device(plan.device), getattr(torch, plan.dtype)
+    say(at="the device")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.zeros(1, device=device)
     for number, (name, case) in enumerate(CASES[plan.operation](device, dtype)):
         if number == plan.cases:
             break
@@ -95,6 +97,8 @@ def main() -> int:
         check(plan)
     except Wrong as error:
         say(failed=f"wrong: {error}")
+    except torch.OutOfMemoryError:
+        say(busy="the device has no memory left for it")
     except Exception as error:
         lines = str(error).strip().splitlines() or ["without a message"]
         say(failed=f"raised {type(error).__name__}: {lines[0][:200]}")
