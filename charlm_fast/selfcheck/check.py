@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ..ops import trust
-from ..ops.verdicts import Family, Verdicts
+from ..ops.verdicts import Verdicts
 from ..text.files import write_text
 from .families import Plan, of_training, plans
 from .process import LIMITS, Busy, run
@@ -59,8 +59,10 @@ def first_time(device: torch.device, precision: str, seconds: float = FIRST) -> 
 
 def _check(device: torch.device, wanted: Sequence[Plan], seconds: float) -> Outcome:
     key = trust.key_of(device)
-    found: list[Family] = []
+    before = trust.find(key)
+    verdicts = Verdicts(key, before.families if before else ())
     late: list[str] = []
+    not_kept = None
     end = time.monotonic() + seconds
     bar = tqdm(wanted, desc=f"checking the kernels on {key['name']}", unit="family", disable=None)
     for plan in bar:
@@ -71,17 +73,22 @@ def _check(device: torch.device, wanted: Sequence[Plan], seconds: float) -> Outc
         bar.set_postfix_str(plan.name)
         limits = LIMITS[device.type]
         try:
-            found.append(run(plan, replace(limits, whole=min(limits.whole, left))))
+            family = run(plan, replace(limits, whole=min(limits.whole, left)))
         except Busy as error:
             late.append(f"{plan.name} ({error})")
-    before = trust.find(key)
-    verdicts = Verdicts(key, before.families if before else ()).updated(found)
-    not_kept = None
-    try:
-        write_text(trust.path_of(key), verdicts.to_json())
-    except OSError as error:
-        not_kept = f"{error.filename or trust.folder()}: {error.strerror or error}"
+            continue
+        verdicts = verdicts.updated([family])
+        not_kept = _keep(verdicts)  # each at once: Ctrl-C loses one
     return Outcome(verdicts, not_kept, tuple(late))
+
+
+def _keep(verdicts: Verdicts) -> str | None:
+    """Write a table. Returns None, or why not."""
+    try:
+        write_text(trust.path_of(verdicts.key), verdicts.to_json())
+    except OSError as error:
+        return f"{error.filename or trust.folder()}: {error.strerror or error}"
+    return None
 
 
 def _numbered(device: torch.device) -> torch.device:

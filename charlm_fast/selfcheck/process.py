@@ -32,11 +32,11 @@ class Limits:
 LIMITS = {"cuda": Limits(90.0, 60.0, 240.0), "cpu": Limits(180.0, 120.0, 480.0)}
 
 
-DEVICE = "the device"  # where a trial is before its first kernel
+DEVICE, TIMING = "the device", "timing"  # where a trial is before its first kernel, and at last
 
 
 class Busy(Exception):
-    """The device was not to be had, or its memory: no fault of the kernels."""
+    """The device was not to be had, or its memory, or time enough: no fault of the kernels."""
 
 
 def run(plan: Plan, limits: Limits | None = None) -> Family:
@@ -98,7 +98,10 @@ def _listen(
         try:
             line = lines.get(timeout=max(0.01, min(patience, left)))
         except queue.Empty:
-            failed = f"hung at {at}: ended after {min(patience, limits.whole):.0f} s"
+            if left <= patience and not at.startswith(TIMING):
+                raise Busy(f"not done after {limits.whole:.0f} s") from None
+            if left > patience:
+                failed = f"hung at {at}: ended after {patience:.0f} s"
             break
         if line is None:
             failed = f"{_epitaph(process, errors)} at {at}"

@@ -20,6 +20,7 @@ from ..ops.dispatch import MODULES, use_backend
 from . import lstm_cases, sides, stopwatch, text_cases
 from .families import Plan
 from .oracle import Wrong
+from .process import DEVICE, TIMING
 
 CASES: dict[str, Callable[[torch.device, torch.dtype], Iterator[lstm_cases.Case]]] = {
     "lstm": lstm_cases.lstm,
@@ -45,7 +46,7 @@ def say(**line: Any) -> None:
 def check(plan: Plan) -> None:
     """All of a plan; raises Wrong, or what a kernel raises."""
     device, dtype = torch.device(plan.device), getattr(torch, plan.dtype)
-    say(at="the device")
+    say(at=DEVICE)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.zeros(1, device=device)
@@ -63,7 +64,7 @@ def check(plan: Plan) -> None:
     for hidden, batch, gradient in plan.cells:
         if time.monotonic() > end:
             break
-        say(at=f"timing {hidden} x {batch}{' with gradient' if gradient else ''}")
+        say(at=f"{TIMING} {hidden} x {batch}{' with gradient' if gradient else ''}")
         pair = SIDES[plan.operation](plan.backend, hidden, batch, gradient, device, dtype)
         seconds, peer = stopwatch.contest(*pair, device)
         size = {"hidden": hidden, "batch": batch, "gradient": gradient}
