@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -163,6 +165,26 @@ def test_a_check_keeps_what_others_found(runs: list[str], monkeypatch: pytest.Mo
     ]  # fmt: skip
 
 
+def test_what_was_found_before_an_interrupt_is_kept(
+    runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = check.run
+
+    def interrupted(plan: Plan, limits: Limits) -> Family:
+        if runs:
+            raise KeyboardInterrupt
+        return run(plan, limits)
+
+    monkeypatch.setattr(check, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check.everything(CPU)
+    kept = trust.find(trust.key_of(CPU))
+    assert kept is not None and [f.name for f in kept.families] == ["cpu lstm float32"]
+    monkeypatch.setattr(check, "run", run)
+    check.first_time(CPU, "float32")
+    assert runs == ["cpu lstm float32", "cpu generate float32"]
+
+
 def test_several_at_once_check_once(runs: list[str]) -> None:
     threads = [threading.Thread(target=check.first_time, args=(CPU, "float32")) for _ in range(4)]
     for thread in threads:
@@ -197,7 +219,48 @@ def test_what_the_time_does_not_reach_is_named(runs: list[str]) -> None:
     outcome = check.first_time(CPU, "float32", seconds=-1.0)
     assert outcome is not None
     assert runs == []
-    assert check.lines(outcome)[1] == "cpu generate float32: not reached in time, and so left out"
+    assert check.lines(outcome)[1] == "cpu generate float32: not checked in time"
+
+
+def test_a_busy_device_is_no_verdict(runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(plan: Plan, limits: Limits) -> Family:
+        raise process.Busy("the device has no memory left for it")
+
+    monkeypatch.setattr(check, "run", run)
+    outcome = check.first_time(CPU, "float32")
+    assert outcome is not None and not outcome.verdicts.families
+    assert check.lines(outcome)[0] == (
+        "cpu lstm float32 (the device has no memory left for it): not checked in time"
+    )
+    assert check.first_time(CPU, "float32") is not None  # and it is tried again
+
+
+@pytest.mark.parametrize("at", ["T=4 B=2 H=128", "timing 128 x 1"])
+def test_a_family_that_ran_out_of_time_has_not_hung(at: str) -> None:
+    """What passed until then counts, without the times that are missing."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    for line in ({"case": "first", "error": 1e-7}, {"at": at}):
+        lines.put(json.dumps(line))
+    found = PLAN, Limits(9.0, 9.0, 0.05), None, lines, None
+    if at.startswith("timing"):
+        family = process._listen(*found)  # type: ignore[arg-type]
+        assert (family.failed, family.cases) == (None, 1)
+    else:
+        with pytest.raises(process.Busy, match="not done after 0 s"):
+            process._listen(*found)  # type: ignore[arg-type]
+
+
+def test_what_a_trial_says_of_a_busy_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(plan: Plan) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trial, "check", full)
+    monkeypatch.setattr(trial.faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(trial.sys, "argv", ["trial", PLAN.to_json(), "10"])
+    assert trial.main() == 0
+    assert capsys.readouterr().out == '{"busy": "the device has no memory left for it"}\n'
 
 
 def test_lines_name_what_is_left_out() -> None:

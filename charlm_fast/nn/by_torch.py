@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops import STEP_ROWS
 from ..ops.dispatch import cpu_loses, left_to_torch
-from ..ops.registration import wants_gradient
+from ..ops.registration import PLAIN, wants_gradient
 
 CHECKED_ON_CPU = (torch.float32, torch.float64)
 
@@ -18,7 +18,8 @@ def is_left(input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], pa
     """Whether ``auto`` leaves this call to torch's LSTM: on a GPU whose kernels were not checked,
     and where a check found them wrong or slower.
 
-    A compiled program keeps this package's operation, which chooses when it runs.
+    A compiled program and subclasses of tensors keep this package's operation, which chooses when
+    it runs.
 
     Args:
         padded: not a packed batch, and in one direction.
@@ -33,7 +34,7 @@ def is_left(input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], pa
             return False
     elif device.type != "cuda":
         return False
-    if not input.numel():
+    if type(input) not in PLAIN or not input.numel():
         return False
     dtype = input.dtype
     if torch.is_autocast_enabled(device.type) and dtype != torch.float64:

@@ -195,7 +195,7 @@ def _choice(
     ours = any(backend not in UNCHECKED for backend in order)
     if kind == "cpu" and not ours:
         return "reference"
-    table = trust.table(kind, index)
+    table = trust.table(kind, index) if ours else None
     if table is None and kind == "cuda" and ours:
         _say_unchecked(torch.cuda.get_device_name(device))
     verdicts = table or Verdicts({}, ())

@@ -14,7 +14,7 @@ from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
 
 from .checks import check_batch_sizes, check_ids, check_lstm, is_batched, without_autocast
-from .dispatch import forced_backend, name_of, select
+from .dispatch import cpu_loses, forced_backend, name_of, select
 from .function import Function
 from .registration import (
     PLAIN,
@@ -109,9 +109,10 @@ def _kept(x: Tensor, h0: Tensor, c0: Tensor) -> str:
     """The backend of a forward pass, for its gradient: autograd may run that on a thread that never
     saw a forced one, and after another table of a check was adopted.
 
-    A compiled program, whose shapes may vary, chooses when it runs, for both passes alike.
+    A compiled program, whose shapes may vary, chooses when it runs, for both passes alike; and a
+    CPU whose kernels serve everywhere has no choice.
     """
-    if type(x) not in PLAIN or x.is_meta:
+    if type(x) not in PLAIN or x.is_meta or (x.is_cpu and not cpu_loses()):
         return forced_backend()
     return name_of(select("lstm", x.device, x.dtype, "", c0.shape[2], h0.shape[1], True))
 

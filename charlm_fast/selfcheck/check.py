@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from ..ops import trust
-from ..ops.verdicts import Family, Verdicts
+from ..ops.verdicts import Verdicts
 from ..text.files import write_text
 from .families import Plan, of_training, plans
-from .process import LIMITS, run
+from .process import LIMITS, Busy, run
 
 WHOLE = 900.0  # seconds of a check of everything
 FIRST = 300.0  # of what a training needs: the other workers wait, NCCL's for ten minutes
@@ -22,7 +22,8 @@ FIRST = 300.0  # of what a training needs: the other workers wait, NCCL's for te
 
 @dataclass(frozen=True)
 class Outcome:
-    """A table; why it could not be kept, or None; and the families for which no time was left."""
+    """A table; why it could not be kept, or None; and the families that it knows nothing about, as
+    no time was left for them or the device was busy."""
 
     verdicts: Verdicts
     not_kept: str | None = None
@@ -31,12 +32,14 @@ class Outcome:
 
 def everything(device: torch.device, seconds: float = WHOLE) -> Outcome:
     """Check each family of a device anew, with a progress bar, and keep the table."""
+    device = _numbered(device)
     with _alone(device):
         return _check(device, plans(device), seconds)
 
 
 def first_time(device: torch.device, precision: str, seconds: float = FIRST) -> Outcome | None:
     """Check what a training needs and no earlier check has tried; None if there is nothing."""
+    device = _numbered(device)
 
     def missing() -> list[Plan]:
         table = trust.find(trust.key_of(device))
@@ -56,8 +59,10 @@ def first_time(device: torch.device, precision: str, seconds: float = FIRST) -> 
 
 def _check(device: torch.device, wanted: Sequence[Plan], seconds: float) -> Outcome:
     key = trust.key_of(device)
-    found: list[Family] = []
+    before = trust.find(key)
+    verdicts = Verdicts(key, before.families if before else ())
     late: list[str] = []
+    not_kept = None
     end = time.monotonic() + seconds
     bar = tqdm(wanted, desc=f"checking the kernels on {key['name']}", unit="family", disable=None)
     for plan in bar:
@@ -67,15 +72,30 @@ def _check(device: torch.device, wanted: Sequence[Plan], seconds: float) -> Outc
             continue
         bar.set_postfix_str(plan.name)
         limits = LIMITS[device.type]
-        found.append(run(plan, replace(limits, whole=min(limits.whole, left))))
-    before = trust.find(key)
-    verdicts = Verdicts(key, before.families if before else ()).updated(found)
-    not_kept = None
-    try:
-        write_text(trust.path_of(key), verdicts.to_json())
-    except OSError as error:
-        not_kept = f"{error.filename or trust.folder()}: {error.strerror or error}"
+        try:
+            family = run(plan, replace(limits, whole=min(limits.whole, left)))
+        except Busy as error:
+            late.append(f"{plan.name} ({error})")
+            continue
+        verdicts = verdicts.updated([family])
+        not_kept = _keep(verdicts)  # each at once: Ctrl-C loses one
     return Outcome(verdicts, not_kept, tuple(late))
+
+
+def _keep(verdicts: Verdicts) -> str | None:
+    """Write a table. Returns None, or why not."""
+    try:
+        write_text(trust.path_of(verdicts.key), verdicts.to_json())
+    except OSError as error:
+        return f"{error.filename or trust.folder()}: {error.strerror or error}"
+    return None
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """Another process may have another current device."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 @contextmanager
@@ -112,7 +132,7 @@ def lines(outcome: Outcome) -> list[str]:
                 for t in slow
             )
             out.append(f"{family.name}: left out where it is slower than torch's: {sizes}")
-    out += [f"{name}: not reached in time, and so left out" for name in outcome.not_reached]
+    out += [f"{name}: not checked in time" for name in outcome.not_reached]
     if outcome.not_kept:
         out.append(f"the table could not be kept ({outcome.not_kept}): it serves this process")
     return out

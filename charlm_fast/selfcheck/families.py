@@ -33,7 +33,7 @@ class Plan:
     module: str
     cells: tuple[Cell, ...] = ()
     cases: int = 1 << 10
-    seconds: float = 40.0
+    seconds: float = 60.0
 
     @property
     def name(self) -> str:

@@ -32,8 +32,19 @@ class Limits:
 LIMITS = {"cuda": Limits(90.0, 60.0, 240.0), "cpu": Limits(180.0, 120.0, 480.0)}
 
 
+DEVICE, TIMING = "the device", "timing"  # where a trial is before its first kernel, and at last
+
+
+class Busy(Exception):
+    """The device was not to be had, or its memory, or time enough: no fault of the kernels."""
+
+
 def run(plan: Plan, limits: Limits | None = None) -> Family:
-    """What came of a plan. Ctrl-C ends the process first."""
+    """What came of a plan. Ctrl-C ends the process first.
+
+    Raises:
+        Busy: nothing came of it.
+    """
     limits = limits or LIMITS[plan.device.partition(":")[0]]
     command = [sys.executable, "-m", "charlm_fast.selfcheck.trial"]
     command += [plan.to_json(), str(limits.whole + 10)]
@@ -87,7 +98,10 @@ def _listen(
         try:
             line = lines.get(timeout=max(0.01, min(patience, left)))
         except queue.Empty:
-            failed = f"hung at {at}: ended after {min(patience, limits.whole):.0f} s"
+            if left <= patience and not at.startswith(TIMING):
+                raise Busy(f"not done after {limits.whole:.0f} s") from None
+            if left > patience:
+                failed = f"hung at {at}: ended after {patience:.0f} s"
             break
         if line is None:
             failed = f"{_epitaph(process, errors)} at {at}"
@@ -103,6 +117,8 @@ def _listen(
             cases, error = cases + 1, max(error, said["error"])
         elif "time" in said:
             times.append(Time(**said["time"]))
+        elif "busy" in said or ("failed" in said and at == DEVICE):
+            raise Busy(said.get("busy") or said["failed"])
         elif "failed" in said:
             failed = f"{said['failed']} at {at}"
             break

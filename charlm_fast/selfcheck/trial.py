@@ -20,6 +20,7 @@ from ..ops.dispatch import MODULES, use_backend
 from . import lstm_cases, sides, stopwatch, text_cases
 from .families import Plan
 from .oracle import Wrong
+from .process import DEVICE, TIMING
 
 CASES: dict[str, Callable[[torch.device, torch.dtype], Iterator[lstm_cases.Case]]] = {
     "lstm": lstm_cases.lstm,
@@ -45,8 +46,10 @@ def say(**line: Any) -> None:
 def check(plan: Plan) -> None:
     """All of a plan; raises Wrong, or what a kernel raises."""
     device, dtype = torch.device(plan.device), getattr(torch, plan.dtype)
+    say(at=DEVICE)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.zeros(1, device=device)
     for number, (name, case) in enumerate(CASES[plan.operation](device, dtype)):
         if number == plan.cases:
             break
@@ -61,7 +64,7 @@ def check(plan: Plan) -> None:
     for hidden, batch, gradient in plan.cells:
         if time.monotonic() > end:
             break
-        say(at=f"timing {hidden} x {batch}{' with gradient' if gradient else ''}")
+        say(at=f"{TIMING} {hidden} x {batch}{' with gradient' if gradient else ''}")
         pair = SIDES[plan.operation](plan.backend, hidden, batch, gradient, device, dtype)
         seconds, peer = stopwatch.contest(*pair, device)
         size = {"hidden": hidden, "batch": batch, "gradient": gradient}
@@ -95,6 +98,8 @@ def main() -> int:
         check(plan)
     except Wrong as error:
         say(failed=f"wrong: {error}")
+    except torch.OutOfMemoryError:
+        say(busy="the device has no memory left for it")
     except Exception as error:
         lines = str(error).strip().splitlines() or ["without a message"]
         say(failed=f"raised {type(error).__name__}: {lines[0][:200]}")
