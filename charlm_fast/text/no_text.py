@@ -25,7 +25,7 @@ KINDS = (
     (b"\xff\xd8\xff", "a picture"),
     (b"SQLite format 3", "a database"),
 )
-CONTROLS = 0.02  # of the characters, above which it is no text
+CONTROLS = 0.05  # of the characters, above which it is no text
 LEAST = 64  # bytes, of which less say nothing
 UNDECODED = 0.2  # of the characters, above which too little of a text is left
 
