@@ -24,13 +24,11 @@ def is_left(input: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], pa
     Args:
         padded: not a packed batch, and in one direction.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (input.is_cpu and not cpu_loses()):
         return False
     device = input.device
     if device.type == "cpu":
-        if not cpu_loses() or torch.is_autocast_enabled("cpu"):
-            return False
-        if input.dtype not in CHECKED_ON_CPU:
+        if torch.is_autocast_enabled("cpu") or input.dtype not in CHECKED_ON_CPU:
             return False
     elif device.type != "cuda":
         return False

@@ -108,6 +108,13 @@ def forced_backend() -> str:
 # Whether a check of this CPU found anything wrong or slow; None until somebody asks. Read where a
 # call takes microseconds.
 _cpu_loses: bool | None = None
+_is_set: Callable[[bytes], bool] | None = None
+
+
+def _find_is_set() -> Callable[[bytes], bool]:
+    global _is_set
+    _is_set = cpu.is_set()
+    return _is_set
 
 
 def cpu_loses() -> bool:
@@ -129,7 +136,7 @@ def chooses_cpu(
     """
     if cpu.unavailable() is not None:
         return False
-    if _forced.get() is not None or cpu.is_set()(_VARIABLE):
+    if _forced.get() is not None or (_is_set or _find_is_set())(_VARIABLE):
         name = forced_backend()
         if name != "auto":
             return name == "cpu"
