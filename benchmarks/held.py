@@ -46,7 +46,8 @@ def force() -> None:
     """Our kernels, in a process whose environment says so.
 
     Raises:
-        RuntimeError: this build has no such kernels, or the machine cannot run them.
+        RuntimeError: there are no kernels of ours here.
+        ValueError: none of them is for these instructions, or the machine does not have them.
     """
     if wanted := held_to():
         why_not = charlm_fast.backends()["cpu"]

@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         held.hold(args.isa)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         print(f"--isa {args.isa}: {error}", file=sys.stderr)
         return 2
     threads = torch.get_num_threads()

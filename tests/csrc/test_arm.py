@@ -62,3 +62,12 @@ def test_every_operation(needed: None, tmp_path: Path) -> None:
     if shutil.which("clang++"):
         clang = ["clang++", f"--target={TRIPLE}", *WARNINGS]
         check(build(clang, tmp_path / "clang"))
+
+
+def test_they_compile_for_a_mac(tmp_path: Path) -> None:
+    """Kernels include no header of the system's, so that none of a Mac's is needed."""
+    if shutil.which("clang++") is None:
+        pytest.skip("no clang++: apt-get install clang")
+    kernels = [source for source in driver_sources() if is_neon(source)]
+    mac = ["clang++", "--target=arm64-apple-macos11", "-stdlib=libc++", "-Wno-stdlibcxx-not-found"]
+    assert kernels and compile_all(kernels, tmp_path, lambda source: [*mac, *WARNINGS])
