@@ -7,6 +7,8 @@ import torch
 
 attr = pytest.importorskip("captum.attr", reason="captum is not installed")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("child", ["encoder", "decoder"])

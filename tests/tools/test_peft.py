@@ -7,6 +7,8 @@ import torch
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("child", ["encoder", "decoder"])
