@@ -74,3 +74,26 @@ def test_threads_that_wait_for_one_core() -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_bits_of_rows_do_not_depend_on_the_tile_with_avx2(threads: int) -> None:
+    """Threads that share out rows cut them into other tiles, which sum along K in order alike."""
+    if torch.ops.charlm_fast_native.isa("").split(",")[0] != "avx2":
+        pytest.skip("only the tiles of AVX2 promise it")
+    before, seed = torch.get_num_threads(), torch.seed() % 2**31
+
+    def run(count: int, batch: int, hidden: int) -> list[torch.Tensor]:
+        torch.set_num_threads(count)
+        torch.manual_seed(seed)
+        lstm = charlm_fast.LSTM(hidden, hidden, 2)
+        x = torch.randn(6, batch, hidden, requires_grad=True)
+        y = lstm(x)[0]
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), [x, *lstm.parameters()])]
+
+    try:
+        for batch, hidden in ((7, 40), (13, 270), (64, 40)):
+            both = zip(run(threads, batch, hidden), run(1, batch, hidden), strict=True)
+            assert all(torch.equal(got, expected) for got, expected in both)
+    finally:
+        torch.set_num_threads(before)
