@@ -78,7 +78,7 @@ def test_a_dynamic_number_of_steps_becomes_a_scan(options):
 @pytest.mark.slow
 def test_a_dynamic_number_of_steps_of_charlm_becomes_a_scan(model, ids):
     T = torch.export.Dim("T", min=1, max=99)
-    program = torch.export.export(model, (ids,), dynamic_shapes=({0: T}, None))
+    program = torch.export.export(model, (ids,), dynamic_shapes=({0: T},))
     plain = program.run_decompositions(decompositions())
     assert "scan" in operations(plain)
     more = torch.randint(11, (12, 3))
