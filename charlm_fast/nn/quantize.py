@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +156,8 @@ def _bfloat16(cls: type[nn.Module]) -> Callable[[nn.Module], None]:
             module.register_buffer(name, narrow.clone())
         module.__class__ = cls
         if cls is quantized.Bfloat16LSTM:
-            module._init_flat_weights()
+            of_lstm: Any = module
+            of_lstm._init_flat_weights()
 
     return convert
 

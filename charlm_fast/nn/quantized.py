@@ -92,7 +92,7 @@ class Int8LSTM(nn.Module):
                     f"Expected hidden[1] size {(stack, h0.shape[1], self.hidden_size)}, "
                     f"got {list(c0.shape)}"
                 )
-        weights = tuple(self._buffers.values())
+        weights: Any = tuple(self._buffers.values())  # in the order of the operation
         has_bias, has_proj = self.bias, self.proj_size > 0
         if directions == 1:
             y, h, c = ops.lstm_int8(
@@ -131,7 +131,8 @@ class Int8LSTM(nn.Module):
         pieces, directions = segments(resets), 2 if self.bidirectional else 1
         started = None
         if hx is not None:
-            started = tuple(pieces.start(s, directions, self.reset_to_hx) for s in pair(hx))
+            h, c = (pieces.start(s, directions, self.reset_to_hx) for s in pair(hx))
+            started = (h, c)
         rows = input.reshape(T * B, -1).index_select(0, pieces.order)
         y, h, c = self._run(rows, started, pieces.batch_sizes)
         y = y.index_select(0, pieces.places).unflatten(0, (T, B))
@@ -169,7 +170,7 @@ class Int8LSTMCell(nn.Module):
                         f"got {state.dim()}D instead"
                     )
             h, c = (s.unsqueeze(0) if batched else s.view(1, 1, -1) for s in (h, c))
-        weights = tuple(self._buffers.values())
+        weights: Any = tuple(self._buffers.values())  # in the order of the operation
         _, h, c = ops.lstm_int8(x, h, c, weights, has_bias=self.bias)
         return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])
 
@@ -179,14 +180,15 @@ class Int8Linear(nn.Module):
 
     in_features: int
     out_features: int
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
 
     extra_repr: Any = nn.Linear.extra_repr
 
     def forward(self, input: Tensor) -> Tensor:
-        weight, scale, bias = self._buffers["weight"], self._buffers["scale"], self.bias
         rows = input.reshape(-1, input.shape[-1])
-        assert weight is not None and scale is not None
-        return ops.linear_int8(rows, weight, scale, bias).view(*input.shape[:-1], -1)
+        return ops.linear_int8(rows, self.weight, self.scale, self.bias).view(*input.shape[:-1], -1)
 
 
 class Bfloat16LSTM(LSTM):
@@ -217,6 +219,8 @@ class Bfloat16Linear(nn.Module):
 
     in_features: int
     out_features: int
+    weight: Tensor
+    bias: Tensor | None
 
     extra_repr: Any = nn.Linear.extra_repr
 
