@@ -47,8 +47,8 @@ steps. Times are medians in microseconds over alternating blocks of one run, all
 program waits for included; beside a peer's time, how many times as long as ours it took (the median
 over neighbouring blocks). All sides gave nn.LSTM's results in float64 within 1e-5 before they were
 timed. Each process was held to as many cores as it says. "load" is the system's load average then:
-above the number of threads, others had their share of the cores, times are longer than on a quiet
-machine, and what all sides wait for alike, memory, brings the ratios closer to 1.
+above the number of threads, others had their share of the cores, and times and ratios may differ
+from those of a quiet machine.
 """
 
 
