@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "cpu/isa/isa.h"
 #include "cpu/lstm/lstm.h"
@@ -71,24 +72,29 @@ class Arguments {
   PyObject* const* end_;
 };
 
-// Calls run() without Python's lock, and returns None or sets Python's error.
+// Calls run(), `unlocked` without Python's lock, and returns None or sets Python's error.
 template <class Run>
-PyObject* unlocked(const Run& run) {
+PyObject* call(const Run& run, bool unlocked = true) {
   if (PyErr_Occurred()) return nullptr;
   std::string error;
-  Py_BEGIN_ALLOW_THREADS;
+  PyThreadState* const state = unlocked ? PyEval_SaveThread() : nullptr;
   try {
     run();
   } catch (const std::exception& e) {
     error = e.what();
   }
-  Py_END_ALLOW_THREADS;
+  if (unlocked) PyEval_RestoreThread(state);
   if (error.empty()) Py_RETURN_NONE;
   PyErr_SetString(PyExc_RuntimeError, error.c_str());
   return nullptr;
 }
 
-// lstm_steps for Python; see kernels/native/steps.py for the arguments.
+// Multiply-adds, some 0.1 ms, from which others may have Python's lock meanwhile: to have it back
+// can take as long as another thread's turn, 5 ms.
+constexpr double kWorthUnlocking = 1.5e6;
+
+// lstm_steps for Python; see kernels/native/steps.py for the arguments. Few layers and one step
+// allocate nothing.
 PyObject* lstm_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   constexpr Py_ssize_t fixed = 12, each = 4;
   if (count < fixed + each || (count - fixed) % each) {
@@ -102,8 +108,14 @@ PyObject* lstm_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   for (int64_t* size : {&s.T, &s.B, &s.I, &s.H}) *size = a.integer();
   for (const void** from : {&s.x, &s.h_0, &s.c_0}) *from = a.address();
   for (void** to : {&s.y, &s.h_n, &s.c_n, &s.gates}) *to = a.address();
-  while (a.left()) s.weights.push_back(a.weights());
-  return unlocked([&] { charlm::lstm_steps(s); });
+  constexpr int64_t few = 8;
+  charlm::CellWeights here[few];
+  std::vector<charlm::CellWeights> many(s.L > few ? s.L : 0);
+  charlm::CellWeights* weights = s.L > few ? many.data() : here;
+  s.weights = weights;
+  for (int64_t l = 0; l < s.L; ++l) weights[l] = a.weights();
+  const double products = 4.0 * s.T * s.B * s.H * (s.I + (2 * s.L - 1) * s.H);
+  return call([&] { charlm::lstm_steps(s); }, products >= kWorthUnlocking);
 }
 
 // lstm_cell_backward for Python; see kernels/native/steps.py for the arguments.
@@ -121,7 +133,7 @@ PyObject* lstm_cell_backward(PyObject*, PyObject* const* args, Py_ssize_t count)
   g.weights = a.weights();
   for (void** to : {&g.dx, &g.dh_0, &g.dc_0, &g.dw_ih, &g.dw_hh, &g.db_ih, &g.db_hh})
     *to = a.address();
-  return unlocked([&] { charlm::lstm_cell_backward(g); });
+  return call([&] { charlm::lstm_cell_backward(g); });
 }
 
 // lstm_int8 for Python; see kernels/native/int8.py for the arguments.

@@ -8,7 +8,9 @@ the caller then takes the long way.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ CACHED_UNITS, STEPS = 512, 4
 CELL_ROWS, CELL_ROWS_WITH_GRADIENT = 16, 32  # beyond, torch's products are faster
 
 Optional = Tensor | None
+PLAIN_TYPES = frozenset(PLAIN)
+_facts, _shape = attrgetter("dtype", "is_cpu", "layout"), attrgetter("shape")
 
 
 def lstm_steps(
@@ -44,25 +48,24 @@ def lstm_steps(
     Returns:
         y (T, B, H), h_n and c_n (L, B, H), or None where this is no case for it.
     """
-    if x.dim() != 3 or h0.dim() != 3 or not nothing_watches():
+    if not nothing_watches() or not PLAIN_TYPES.issuperset(map(type, (x, h0, c0))):
         return None
-    T, B, I = x.shape
-    L, batch, H = h0.shape
+    shape, state = x.shape, h0.shape
+    if len(shape) != 3 or len(state) != 3 or c0.shape != state:
+        return None
+    T, B, I = shape
+    L, batch, H = state
     if not 0 < T * B <= STEP_ROWS or (H > CACHED_UNITS and T > STEPS):
         return None
-    tensors = (x, h0, c0, *weights)
-    if not (I and H) or batch != B or c0.shape != h0.shape or wants_gradient(*tensors):
+    if not (I and H) or batch != B or wants_gradient(x, h0, c0, *weights):
         return None
-    if not _serves((x, h0, c0), weights, False):
-        return None
-    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
-    each = 4 if has_bias else 2
-    if len(weights) != each * L or not all(
-        _fits(weights[k : k + each], H if k else I, H) for k in range(0, len(weights), each)
+    if not _serves((x, h0, c0), weights, False) or (
+        [*map(_shape, weights)] != _shapes(I, H, L, has_bias)
     ):
         return None
-    y, hn, cn = x.new_empty(T, B, H), torch.empty_like(h0), torch.empty_like(c0)
-    addresses = [w.data_ptr() for w in weights]
+    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
+    y, hn, cn = x.new_empty((T, B, H)), h0.new_empty(state), h0.new_empty(state)
+    addresses = [*map(Tensor.data_ptr, weights)]
     if not has_bias:
         addresses = [a for k in range(0, 2 * L, 2) for a in (*addresses[k : k + 2], 0, 0)]
     cpu.lstm_steps()(
@@ -120,26 +123,30 @@ def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor], gradient: boo
     """Whether the kernel may take these, once the loose ones are contiguous as the others are:
     plain, strided, of one dtype that it has, on the CPU; and whether that is the backend, which a
     check may have found slower for a state like the last of ``loose``, unless ``gradient`` is None.
-    Loops, as generators take twice as long."""
+    By maps, as loops take half as long again and generators twice."""
+    tensors = (*loose, *contiguous)
+    if not PLAIN_TYPES.issuperset(map(type, tensors)):
+        return False
     dtype = contiguous[0].dtype
-    for t in (*loose, *contiguous):
-        if (
-            type(t) not in PLAIN
-            or t.dtype is not dtype
-            or not t.is_cpu
-            or t.layout is not torch.strided
-            or t.is_neg()
-        ):
-            return False
-    for t in contiguous:
-        if not t.is_contiguous():
+    right = (dtype, True, torch.strided)
+    for facts in map(_facts, tensors):
+        if facts != right:
             return False
     return (
         dtype in cpu.DTYPES
+        and not any(map(Tensor.is_neg, tensors))
+        and all(map(Tensor.is_contiguous, contiguous))
         and chooses_cpu("lstm_steps", loose[-1] if gradient is not None else None, bool(gradient))
         and not torch.is_autocast_enabled("cpu")
         and forward_ad._current_level < 0
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(I: int, H: int, L: int, has_bias: bool) -> list[tuple[int, ...]]:
+    """Of the weights of L layers, as torch.nn.LSTM has them."""
+    bias = ((4 * H,),) * (2 * has_bias)
+    return [s for l in range(L) for s in ((4 * H, H if l else I), (4 * H, H), *bias)]
 
 
 def _fits(weights: Sequence[Tensor], I: int, H: int) -> bool:

@@ -19,6 +19,16 @@
 #define CHARLM_PRODUCT CHARLM_INLINE
 #endif
 
+// Keeps a vector that is used several times in a register: a compiler may find it cheaper to load
+// it anew at each use, where loads are what there is too little of.
+#if defined(__x86_64__)
+#define CHARLM_KEEP(vector) __asm__("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define CHARLM_KEEP(vector) __asm__("" : "+w"(vector))
+#else
+#define CHARLM_KEEP(vector) ((void)0)
+#endif
+
 namespace charlm {
 namespace CHARLM_ISA {
 

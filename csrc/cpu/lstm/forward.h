@@ -10,6 +10,7 @@
 #include "cpu/isa/activations.h"
 #include "cpu/isa/panels.h"
 #include "cpu/lstm/args.h"
+#include "cpu/lstm/one_row.h"
 #include "cpu/threads/wavefront.h"
 
 namespace charlm {
@@ -146,19 +147,29 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step,
   // Every other step goes back over the panels, the last of which is still in L1, and takes the
   // units that were computed last as the last terms of its sums.
   const bool down = t % 2;
-  for (i64 j = panels.first; j < panels.last; ++j) {
-    const i64 p = down ? panels.first + panels.last - 1 - j : j;
+  const auto cell = [&](const Vec<Compute<S>>* sum, i64 p, i64 s) __attribute__((always_inline)) {
     const int n = H - p * L < L ? static_cast<int>(H - p * L) : L;
+    const Compute<S>* from = pre + (ids ? ids[s] : s) * width + p * kPanelWidth<S>;
+    cell_forward<S>(sum, from, H, n, c + s * H + p * L, hidden + s * H + p * L,
+                    gates ? gates + s * 4 * H + p * L : nullptr,
+                    gates ? cells + s * H + p * L : nullptr);
+  };
+  const bool strips = kTall && a.schedule.strips;
+  if (rows == 1 && !strips) {
+    const auto row = [&](const Vec<Compute<S>>* sum, i64 p)
+                         __attribute__((always_inline)) { cell(sum, p, 0); };
+    if (down)
+      for_panels_of_row<S, false>(h, packed, R, panels.first, panels.last, true, row);
+    else
+      for_panels_of_row<S, true>(h, packed, R, panels.first, panels.last, false, row);
+  }
+  for (i64 j = panels.first; (rows > 1 || strips) && j < panels.last; ++j) {
+    const i64 p = down ? panels.first + panels.last - 1 - j : j;
     if constexpr (kTall) {
-      if (a.schedule.strips) {
+      if (strips) {
         for_tall_rows(h, R, rows, packed + p * panel_size<S>(R), R,
-                      [&](const Vec<Compute<S>>* sum, i64 s) __attribute__((always_inline)) {
-                        const Compute<S>* from = pre + (ids ? ids[s] : s) * width;
-                        cell_forward<S>(sum, from + p * kPanelWidth<S>, H, n, c + s * H + p * L,
-                                        hidden + s * H + p * L,
-                                        gates ? gates + s * 4 * H + p * L : nullptr,
-                                        gates ? cells + s * H + p * L : nullptr);
-                      });
+                      [&](const Vec<Compute<S>>* sum, i64 s)
+                          __attribute__((always_inline)) { cell(sum, p, s); });
         continue;
       }
     }
@@ -170,13 +181,7 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step,
       else
         multiply<S, MR>(tile, h + r * R, R, packed + p * panel_size<S>(R), R);
 #pragma GCC unroll 1  // unrolled, the activations swell the code and gain nothing
-      for (int q = 0; q < MR; ++q) {
-        const i64 s = r + q;
-        const Compute<S>* from = pre + (ids ? ids[s] : s) * width + p * kPanelWidth<S>;
-        cell_forward<S>(tile.sum[q], from, H, n, c + s * H + p * L, hidden + s * H + p * L,
-                        gates ? gates + s * 4 * H + p * L : nullptr,
-                        gates ? cells + s * H + p * L : nullptr);
-      }
+      for (int q = 0; q < MR; ++q) cell(tile.sum[q], p, r + q);
     });
   }
   if (a.hidden) {

@@ -4,10 +4,12 @@
 //   [i f g o] = act(x W_ih^T + b_ih + h W_hh^T + b_hh);  c = f c + i g;  h = o tanh(c)
 //
 // Forward, a row of weights meets x or h in a dot product kept as one vector of partial sums; those
-// of a vector of units are added up together by interleaving. A gate's rows for these units are
-// read once, in order, and are in L1 for the other rows of the batch. Backward, rows of weights are
-// added up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that
-// holds them.
+// of a vector of units are added up together by interleaving. Unit after unit, the rows of its four
+// gates are read side by side: four streams, each in order from its beginning to its end, of which
+// prefetchers fetch from memory two to three times what they do of one (benchmarks/bandwidth.cpp).
+// A unit's weights are in L1 for the other rows of the batch. Backward, rows of weights are added
+// up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that holds
+// them.
 #pragma once
 
 #include "cpu/isa/activations.h"
@@ -28,57 +30,61 @@ CHARLM_INLINE typename Lanes<T>::I last_lanes(i64 n) {
   return reinterpret_cast<I>(load(bits + n));
 }
 
-// sums[r][u] += the products, by lane, of row r of x (M rows) with row u of w (R rows), both with K
-// columns.
-template <class T, int M, int R>
-CHARLM_INLINE void add_dot_products(Vec<T> (*sums)[kLanes<T>], const T* w, i64 K, const T* x) {
+// Rows of a batch that meet a unit's weights while these are in L1.
+constexpr i64 kNearby = CHARLM_VECTOR_BYTES == 64 ? 4 : 8;
+
+// sums[r][gate] += the products, by lane, of row r of x (M rows) with row `gate` of w, whose rows
+// of one unit are `apart`; all have K columns.
+template <class T, int M>
+CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart, i64 K,
+                                    const T* x) {
   using I = typename Lanes<T>::I;
   constexpr int L = kLanes<T>;
-  Vec<T> acc[M][R];
+  constexpr int kChains = M == 1 ? 2 : 1;  // eight sums hide the multiply-add latency
+  Vec<T> acc[kChains][M][4] = {};
 #pragma GCC unroll 2
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
-    for (int u = 0; u < R; ++u) acc[r][u] = sums[r][u];
-  const auto add = [&](const auto& at) __attribute__((always_inline)) {
+    for (int gate = 0; gate < 4; ++gate) acc[0][r][gate] = sums[r][gate];
+  const auto add = [&](int chain, const auto& at) __attribute__((always_inline)) {
     Vec<T> v[M];
 #pragma GCC unroll 2
     for (int r = 0; r < M; ++r) v[r] = at(x + r * K);
 #pragma GCC unroll 4
-    for (int u = 0; u < R; ++u) {
-      const Vec<T> weights = at(w + u * K);
+    for (int gate = 0; gate < 4; ++gate) {
+      Vec<T> weights = at(w + gate * apart);
+      if constexpr (M > 1) CHARLM_KEEP(weights);  // else loaded again for each row
 #pragma GCC unroll 2
-      for (int r = 0; r < M; ++r) acc[r][u] += weights * v[r];
+      for (int r = 0; r < M; ++r) acc[chain][r][gate] += weights * v[r];
     }
   };
+  const auto vector = [&](i64 k) __attribute__((always_inline)) {
+    return [k](const T* row) __attribute__((always_inline)) { return load(row + k); };
+  };
   i64 k = 0;
-  for (; k + L <= K; k += L)
-    add([&](const T* row) __attribute__((always_inline)) { return load(row + k); });
+  for (; k + 2 * L <= K; k += 2 * L) {
+    add(0, vector(k));
+    add(kChains - 1, vector(k + L));
+  }
+  if (k + L <= K) {
+    add(0, vector(k));
+    k += L;
+  }
   if (k < K && K >= L) {
     // The row's last vector, less what was added: a mask, as 0 times infinity would be NaN.
     const I rest = last_lanes<T>(K - k);
-    add([&](const T* row) __attribute__((always_inline)) {
+    add(0, [&](const T* row) __attribute__((always_inline)) {
       return reinterpret_cast<Vec<T>>(reinterpret_cast<I>(load(row + K - L)) & rest);
     });
   } else if (k < K) {
-    add([&](const T* row)
-            __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
+    add(0, [&](const T* row)
+               __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
   }
 #pragma GCC unroll 2
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
-    for (int u = 0; u < R; ++u) sums[r][u] = acc[r][u];
-}
-
-// The same for `units` rows of w, at most a vector of them.
-template <class T, int M>
-CHARLM_INLINE void add_dot_products(Vec<T> (*sums)[kLanes<T>], i64 units, const T* w, i64 K,
-                                    const T* x) {
-  i64 u = 0;
-  const auto from = [&](i64 u) __attribute__((always_inline)) {
-    return reinterpret_cast<Vec<T>(*)[kLanes<T>]>(&sums[0][u]);
-  };
-  for (; u + 4 <= units; u += 4) add_dot_products<T, M, 4>(from(u), w + u * K, K, x);
-  for (; u < units; ++u) add_dot_products<T, M, 1>(from(u), w + u * K, K, x);
+    for (int gate = 0; gate < 4; ++gate)
+      sums[r][gate] = kChains == 2 ? acc[0][r][gate] + acc[1 % kChains][r][gate] : acc[0][r][gate];
 }
 
 // Lane u of the result is the sum of v[u]'s lanes. Overwrites v.
@@ -102,23 +108,23 @@ CHARLM_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {
 #endif
 }
 
-// sum[r][gate]: the sums of M rows for `units` units from `first` on.
+// parts[r][gate][u]: the products, by lane, of M rows with unit `unit`.
 template <class T, int M>
-CHARLM_INLINE void gate_sums(const StepWeights<T>& w, i64 gate, i64 first, i64 units, const T* x,
-                             const T* before, Vec<T> (*sum)[4]) {
-  const i64 row = gate * w.H + first;
-  Vec<T> parts[M][kLanes<T>] = {};
-  add_dot_products<T, M>(parts, units, w.w_ih + row * w.I, w.I, x);
-  add_dot_products<T, M>(parts, units, w.w_hh + row * w.H, w.H, before);
+CHARLM_INLINE void unit_products(const StepWeights<T>& w, i64 unit, i64 u, const T* x,
+                                 const T* before, Vec<T> (*parts)[4][kLanes<T>]) {
+  Vec<T> sums[M][4] = {};
+  add_dot_products<T, M>(sums, w.w_ih + unit * w.I, w.H * w.I, w.I, x);
+  add_dot_products<T, M>(sums, w.w_hh + unit * w.H, w.H * w.H, w.H, before);
 #pragma GCC unroll 2
-  for (int r = 0; r < M; ++r) sum[r][gate] = lane_sums<T>(parts[r]);
+  for (int r = 0; r < M; ++r)
+#pragma GCC unroll 4
+    for (int gate = 0; gate < 4; ++gate) parts[r][gate][u] = sums[r][gate];
 }
 
 // Vectors [p0, p1) of the units, for all rows.
 template <class T>
 void step(const StepArgs<T>& a, i64 p0, i64 p1) {
   constexpr int L = kLanes<T>;
-  constexpr i64 kRows = 4;  // whose sums wait while the weights of all gates pass
   const StepWeights<T>& w = a.weights;
   const i64 H = w.H;
   for (i64 p = p0; p < p1; ++p) {
@@ -132,21 +138,28 @@ void step(const StepArgs<T>& a, i64 p0, i64 p1) {
       if (w.b_hh) b += load_n(w.b_hh + gate * H + first, n);
       store(bias + gate * L, b);
     }
-    for (i64 r0 = 0; r0 < a.B; r0 += kRows) {
-      const i64 rows = a.B - r0 < kRows ? a.B - r0 : kRows;
+    for (i64 r0 = 0; r0 < a.B; r0 += kNearby) {
+      const i64 rows = a.B - r0 < kNearby ? a.B - r0 : kNearby;
       const T *x = a.x + r0 * w.I, *before = a.before + r0 * H;
-      Vec<T> sum[kRows][4];
-      for (i64 gate = 0; gate < 4; ++gate) {
+      Vec<T> parts[kNearby][4][L];
+      for (i64 u = 0; u < L; ++u) {
+        const i64 unit = first + (u < units ? u : units - 1);  // what is beyond is not stored
+        const auto from = [&](auto count, i64 r) __attribute__((always_inline)) {
+          constexpr int M = decltype(count)::value;
+          unit_products<T, M>(w, unit, u, x + r * w.I, before + r * H, parts + r);
+        };
         i64 r = 0;
-        for (; r + 2 <= rows; r += 2)
-          gate_sums<T, 2>(w, gate, first, units, x + r * w.I, before + r * H, sum + r);
-        if (r < rows) gate_sums<T, 1>(w, gate, first, units, x + r * w.I, before + r * H, sum + r);
+        for (; r + 2 <= rows; r += 2) from(RowCount<2>{}, r);
+        if (r < rows) from(RowCount<1>{}, r);
       }
       for (i64 r = 0; r < rows; ++r) {
+        Vec<T> sum[4];
+#pragma GCC unroll 4
+        for (int gate = 0; gate < 4; ++gate) sum[gate] = lane_sums<T>(parts[r][gate]);
         const i64 at = (r0 + r) * H + first;
         T* gates = a.gates ? a.gates + (r0 + r) * 4 * H + first : nullptr;
         // Where gates are kept c is stored twice: there is one running c.
-        cell_forward<T>(sum[r], bias, H, n, a.c + at, a.h + at, gates, a.c + at);
+        cell_forward<T>(sum, bias, H, n, a.c + at, a.h + at, gates, a.c + at);
       }
     }
   }
@@ -226,7 +239,7 @@ void outer_rows(const T* a, i64 rows, i64 M, const T* b, i64 N, i64 begin, i64 e
     constexpr int MR = decltype(count)::value;
     for (i64 m = begin; m < end; ++m) {
       Vec<T> s[MR];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int r = 0; r < MR; ++r) s[r] = splat(a[r * M + m]);
       for (i64 k = 0; k < N; k += L) {
         const int n = N - k < L ? static_cast<int>(N - k) : L;

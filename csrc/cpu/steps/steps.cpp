@@ -27,7 +27,7 @@ void forward(const Steps& s) {
   const Kernels<T>& k = kernels<T>();
   const int64_t state = s.B * s.H;
   // h of even and odd steps; the last step writes the results.
-  const Buffer<T> scratch = make_buffer<T>(s.T > 1 ? 2 * s.L * state : 0);
+  const Buffer<T> scratch = s.T > 1 ? make_buffer<T>(2 * s.L * state) : nullptr;
   T *h_n = static_cast<T*>(s.h_n), *c_n = static_cast<T*>(s.c_n), *y = static_cast<T*>(s.y);
   std::copy_n(static_cast<const T*>(s.c_0), s.L * state, c_n);
   const T* before = static_cast<const T*>(s.h_0);

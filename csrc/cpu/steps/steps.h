@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 namespace charlm {
 
@@ -16,12 +15,13 @@ struct CellWeights {
 struct Steps {
   bool is_double;
   int64_t L, T, B, I, H;
-  const void *x, *h_0, *c_0;         // (T, B, I), (L, B, H) twice
-  void *y, *h_n, *c_n;               // (T, B, H) or null, (L, B, H) twice
-  void* gates;                       // (B, 4H) activated gates of a cell (L = T = 1), or null
-  std::vector<CellWeights> weights;  // by layer
+  const void *x, *h_0, *c_0;   // (T, B, I), (L, B, H) twice
+  void *y, *h_n, *c_n;         // (T, B, H) or null, (L, B, H) twice
+  void* gates;                 // (B, 4H) activated gates of a cell (L = T = 1), or null
+  const CellWeights* weights;  // by layer
 };
 
+// On one thread a single step allocates nothing and waits for nothing.
 void lstm_steps(const Steps& steps);
 
 // The gradients of a cell. Where a pointer to write to is null, nothing is computed for it, of the

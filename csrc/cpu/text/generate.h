@@ -22,47 +22,40 @@
 namespace charlm {
 namespace CHARLM_ISA {
 
-// tile[p].sum[r] = a[r, :] . panel p, for P panels one after another.
-template <class T, int MR, int P>
-CHARLM_PRODUCT void multiply_in_order(Tile<T, MR> (&tile)[P], const T* a, i64 stride,
-                                      const T* panel, i64 K) {
+// tile.sum[r] = a[r, :] . panel.
+template <class T, int MR>
+CHARLM_PRODUCT void multiply_in_order(Tile<T, MR>& tile, const T* a, i64 stride, const T* panel,
+                                      i64 K) {
   constexpr int L = kLanes<T>;
-  Tile<T, MR> acc[P] = {};
+  Tile<T, MR> acc = {};
   for (i64 k = 0; k < K; ++k) {
-#pragma GCC unroll 2
-    for (int p = 0; p < P; ++p) {
-      const T* weights = panel + (p * K + k) * kPanelWidth<T>;
+    const T* weights = panel + k * kPanelWidth<T>;
 #pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-        const Vec<T> s = splat_word(a + r * stride + k);
+    for (int r = 0; r < MR; ++r) {
+      const Vec<T> s = splat_word(a + r * stride + k);
 #pragma GCC unroll 4
-        for (int v = 0; v < kPanelVectors; ++v) acc[p].sum[r][v] += s * load(weights + v * L);
-      }
+      for (int v = 0; v < kPanelVectors; ++v) acc.sum[r][v] += s * load(weights + v * L);
     }
   }
-#pragma GCC unroll 2
-  for (int p = 0; p < P; ++p) tile[p] = acc[p];
+  tile = acc;
 }
 
-// Calls body(sums, panel, row) with the four vectors of sums of every row and panel [p0, p1).
+// Calls body(sums, panel, row) with the four vectors of sums of every row and panel [p0, p1); a
+// single row meets the panels from the last to the first if `back`.
 template <class T, class Body>
 CHARLM_INLINE void for_products(const T* a, i64 stride, i64 rows, const T* packed, i64 K, i64 p0,
-                                i64 p1, const Body& body) {
-  i64 p = p0;
+                                i64 p1, bool back, const Body& body) {
   if (rows == 1)
-    for (; p + 2 <= p1; p += 2) {
-      Tile<T, 1> pair[2];
-      multiply_in_order<T, 1, 2>(pair, a, stride, packed + p * K * kPanelWidth<T>, K);
-#pragma GCC unroll 1
-      for (int q = 0; q < 2; ++q) body(pair[q].sum[0], p + q, i64{0});
-    }
-  for (; p < p1; ++p)
+    return for_panels_of_row<T, false>(
+        a, packed, K, p0, p1, back,
+        [&](const Vec<T>* sum, i64 p) __attribute__((always_inline)) { body(sum, p, i64{0}); });
+  for (i64 p = p0; p < p1; ++p)
     for_row_tiles(rows, [&](auto count, i64 r) __attribute__((always_inline)) {
       constexpr int MR = decltype(count)::value;
-      Tile<T, MR> tile[1];
-      multiply_in_order<T, MR, 1>(tile, a + r * stride, stride, packed + p * K * kPanelWidth<T>, K);
+      Tile<T, MR> tile;
+      multiply_in_order<T, MR>(tile, a + r * stride, stride, packed + p * K * kPanelWidth<T>, K);
 #pragma GCC unroll 1  // as in lstm/forward.h
-      for (int q = 0; q < MR; ++q) body(tile[0].sum[q], p, r + q);
+      for (int q = 0; q < MR; ++q) body(tile.sum[q], p, r + q);
     });
 }
 
@@ -70,7 +63,7 @@ CHARLM_INLINE void for_products(const T* a, i64 stride, i64 rows, const T* packe
 template <class T>
 void project_rows(const T* a, i64 rows, const T* packed, i64 K, i64 p0, i64 p1, const T* bias,
                   T* out, i64 out_stride) {
-  for_products<T>(a, K, rows, packed, K, p0, p1,
+  for_products<T>(a, K, rows, packed, K, p0, p1, false,
                   [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
                     const i64 column = p * kPanelWidth<T>;
                     T* to = out + r * out_stride + column;
@@ -161,7 +154,7 @@ struct Writer {
       };
       for_products<T>(
           input(l, now), columns(l), n, a.weights[l], columns(l), panels.first, panels.last,
-          [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
+          now == 1, [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
             const int units = H - p * L < L ? static_cast<int>(H - p * L) : L;
             T* h = next + r * columns(l) + p * L;
             cell_forward<T>(sum, base_row(r) + p * kPanelWidth<T>, H, units, cells + r * H + p * L,
@@ -208,7 +201,8 @@ void generate_rows(const GenerateArgs<T>& a, i64 begin, i64 end, Member& member,
     const i64 top = a.L - 1;
     // The head reads the top layer's state where it lies.
     for_products<T>(writer.own(top, writer.now), writer.columns(top), rows, a.head, a.H, head.first,
-                    head.last, [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
+                    head.last, writer.now == 1,
+                    [&](const Vec<T>* sum, i64 p, i64 r) __attribute__((always_inline)) {
                       const i64 column = p * kPanelWidth<T>;
                       T* to = writer.logits + r * writer.head_width + column;
                       const T* bias = a.head_bias + column;

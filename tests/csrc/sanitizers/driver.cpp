@@ -335,7 +335,9 @@ void run_steps() {
   s.x = at(real<T>({steps, B, I}));
   s.h_0 = at(real<T>({L, B, H}));
   s.c_0 = at(real<T>({L, B, H}));
-  for (int64_t l = 0; l < L; ++l) s.weights.push_back(weights(l ? H : I));
+  std::vector<charlm::CellWeights> layers;
+  for (int64_t l = 0; l < L; ++l) layers.push_back(weights(l ? H : I));
+  s.weights = layers.data();
   const auto [found, expected] = both_ways<T>([&] {
     const Tensor y = empty({has_y ? steps : 0, B, H}), h = empty({L, B, H}), c = empty({L, B, H});
     s.y = has_y ? y.type_erased() : nullptr;

@@ -1,0 +1,60 @@
+"""The short way of a module to few steps: at 128 units, what Python does around the kernel takes as
+long as the kernel. What is no plain call of few steps goes the long way, which also has the errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import lstm_steps
+from ..ops.registration import nothing_watches
+
+
+def weights_of(lstm: nn.RNNBase) -> list[Tensor]:
+    """The weights by layer and direction, as ``lstm.all_weights`` has them.
+
+    An attribute of a module that is a parameter is found last of all, after 1 us. So parameters are
+    taken from where they are registered, unless something else could answer to their names.
+    """
+    if type(lstm).__base__ is nn.RNNBase and nothing_watches():
+        own = lstm.__dict__
+        names, parameters = own["_flat_weights_names"], own["_parameters"]
+        if own.keys().isdisjoint(names):
+            try:
+                return [parameters[name] for name in names]
+            except KeyError:  # pruned or wrapped
+                pass
+    return [weight for layer in lstm.all_weights for weight in layer]
+
+
+def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """As ``LSTM.forward``, where :func:`charlm_fast.ops.lstm_steps` serves; None elsewhere.
+
+    Args:
+        lstm: a ``charlm_fast.LSTM``.
+        input: whatever the module was given; (T, B, I) or (B, T, I) are for this function.
+        hx: None or the two states.
+    """
+    if type(input) is not Tensor or torch.is_grad_enabled() or not nothing_watches():
+        return None
+    if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
+        return None
+    if not input.is_cpu or input.dim() != 3:
+        return None
+    batch_first = lstm.batch_first
+    if batch_first:
+        input = input.transpose(0, 1)
+    if type(hx) is tuple and len(hx) == 2:
+        h0, c0 = hx
+    elif hx is None:
+        h0 = c0 = input.new_zeros((lstm.num_layers, input.shape[1], lstm.hidden_size))
+    else:
+        return None
+    found = lstm_steps(input, h0, c0, weights_of(lstm), lstm.bias)
+    if found is None:
+        return None
+    y, h, c = found
+    return (y.transpose(0, 1) if batch_first else y), (h, c)
