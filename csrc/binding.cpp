@@ -151,7 +151,8 @@ PyObject* lstm_int8(PyObject*, PyObject* const* args, Py_ssize_t count) {
   s.batch_sizes = static_cast<const int64_t*>(a.address());
   for (const float** from : {&s.x, &s.h_0, &s.c_0}) *from = static_cast<float*>(a.address());
   for (float** to : {&s.y, &s.h_n, &s.c_n}) *to = static_cast<float*>(a.address());
-  return unlocked([&] { charlm::lstm_int8(s); });
+  const double products = 4.0 * s.N * s.H * (s.I + (2 * s.L - 1) * s.R);
+  return call([&] { charlm::lstm_int8(s); }, products >= kWorthUnlocking);
 }
 
 // linear_int8 for Python, as above.
@@ -165,7 +166,8 @@ PyObject* linear_int8(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const int64_t rows = a.integer(), K = a.integer(), N = a.integer();
   const float* x = static_cast<const float*>(a.address());
   float* y = static_cast<float*>(a.address());
-  return unlocked([&] { charlm::linear_int8(packed, rows, K, N, x, y); });
+  return call([&] { charlm::linear_int8(packed, rows, K, N, x, y); },
+              1.0 * rows * K * N >= kWorthUnlocking);
 }
 
 PyObject* int8_layout(PyObject*, PyObject*) { return PyLong_FromLongLong(charlm::int8_layout()); }
