@@ -104,12 +104,16 @@ def test_repr() -> None:
     ids=str,
 )
 def test_construction_errors(kwargs: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, TypeError)) as theirs:
-        nn.LSTM(**kwargs)
-    with pytest.raises(theirs.type) as mine:
+    with pytest.raises((ValueError, TypeError)) as mine:
         charlm_fast.LSTM(**kwargs)
-    if len(kwargs) > 1 and "colour" not in kwargs:
-        assert str(mine.value) == str(theirs.value)
+    try:
+        nn.LSTM(**kwargs)
+    except (ValueError, TypeError) as theirs:
+        assert type(mine.value) is type(theirs)
+        if len(kwargs) > 1 and "colour" not in kwargs:
+            assert str(mine.value) == str(theirs)
+    else:  # as torch before 2.13 makes two of them, which fail later
+        assert torch.__version__ < "2.13"
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
@@ -223,7 +227,10 @@ def test_errors_in_torchs_words(run: Callable[[nn.Module], object]) -> None:
         run(theirs)
     with pytest.raises(right.type) as got:
         run(mine)
-    assert str(got.value) == str(right.value)
+    if "input must have the type" in str(right.value):  # what torch before 2.13 says of a dtype
+        assert "does not match weight dtype" in str(got.value)
+    else:
+        assert str(got.value) == str(right.value)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_errors(info: Any, dtype: torch.dtype, training: bool) -> None:
     found = info.module_error_inputs_func(
         info, device="cpu", dtype=dtype, requires_grad=False, training=training
     )
-    assert len(found) >= 4
+    assert len(found) >= 2  # torch 2.10 has two, 2.13 four and more
     for error in found:
         sample = error.module_error_input
         given = sample.constructor_input

@@ -88,10 +88,15 @@ def write_card(directory: Path, config: dict[str, Any], notes: str) -> None:
     write_text(directory / CARD, MODEL_CARD.format(notes=notes, **config))
 
 
+def _expected_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
+    sizes = {key: config[key] for key in SIZES}
+    return stored.expected_shapes(**sizes | {"quantization": config.get("quantization")})
+
+
 def check_tensors(config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Raise ValueError unless :func:`read_tensors` will take what is about to be written."""
     quantization = config.get("quantization")
-    expected = stored.expected_shapes(*(config[key] for key in SIZES), quantization=quantization)
+    expected = _expected_shapes(config)
     extra, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
     if extra or missing:
         raise ValueError(f"model: {_how_to_mend(extra, missing)}; nothing was written")
@@ -274,9 +279,7 @@ def read_tensors(directory: Path, config: dict[str, Any]) -> dict[str, Tensor]:
                     f"{path}: got {len(names)} tensors, expected {tensors} for the "
                     f"{config['num_layers']} layers that config.json names"
                 )
-            expected = stored.expected_shapes(
-                *(config[key] for key in SIZES), quantization=quantization
-            )
+            expected = _expected_shapes(config)
             for name in sorted(names | expected.keys()):
                 if found.get(name) != expected.get(name):
                     raise CheckpointError(

@@ -318,7 +318,7 @@ def lstm_cell(
         h0.unsqueeze(0),
         c0.unsqueeze(0),
         [w_ih, w_hh, *biases],
-        has_bias=bool(biases),
+        has_bias=len(biases) > 0,  # bool() of a list breaks the graph of torch 2.10
     )
     return h.squeeze(0).to(h_dtype), c.squeeze(0).to(c_dtype)
 
