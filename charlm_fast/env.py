@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "found; on a GPU this switches the kernels on (some minutes)",
     )
     parser.add_argument(
-        "--device", metavar="TEXT", help="with --check, one device: cpu, cuda or cuda:1"
+        "--device", metavar="TEXT", help="with --check, one device: cpu, cuda or cuda:1 (all)"
     )
     args = parser.parse_args(argv)
     if args.device is not None and not args.check:

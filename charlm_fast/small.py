@@ -10,7 +10,7 @@ from .nn.quantize import DTYPES, quantize
 
 def add_flag(group: argparse._ArgumentGroup | argparse.ArgumentParser, text: str) -> None:
     """The flag, which the parsed arguments hold as ``quantize``."""
-    group.add_argument("--quantize", choices=DTYPES, help=text)
+    group.add_argument("--quantize", choices=DTYPES, help=f"{text} (none)")
 
 
 def smaller(model: CharLM, dtype: str | None) -> CharLM:

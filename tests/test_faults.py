@@ -211,12 +211,12 @@ def test_a_directory_that_cannot_be_written():
     )
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 2
-    assert error == "error: [Errno 13] Permission denied: 'runs/one'\n"
+    assert error == "error: --run_dir: runs/one cannot be made (Permission denied)\n"
 
 
 def test_a_file_in_the_place_of_a_directory():
     Path("runs").write_text("mine")
-    with pytest.raises(OSError, match="runs"):
+    with pytest.raises(ValueError, match="--run_dir: runs is a file, expected a directory"):
         train(TrainConfig(**SETTINGS))
     assert Path("runs").read_text() == "mine"
 

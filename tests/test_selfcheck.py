@@ -116,7 +116,7 @@ def test_the_kernels_of_this_cpu(
 def test_device_needs_check(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         env.main(["--device", "cpu"])
-    assert "argument --device: it goes with --check" in capsys.readouterr().err
+    assert "--device: it goes with --check" in capsys.readouterr().err
 
 
 # Below, no process is started.

@@ -34,11 +34,13 @@ def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Ten
     """As ``LSTM.forward``, where :func:`charlm_fast.ops.lstm_steps` serves; None elsewhere.
 
     Args:
-        lstm: a ``charlm_fast.LSTM``.
+        lstm: a ``charlm_fast.LSTM``, or what shares its ``forward``, which goes the long way.
         input: whatever the module was given; (T, B, I) or (B, T, I) are for this function.
         hx: None or the two states.
     """
     if type(input) is not Tensor or torch.is_grad_enabled() or not nothing_watches():
+        return None
+    if not isinstance(lstm, nn.RNNBase):
         return None
     if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
         return None
