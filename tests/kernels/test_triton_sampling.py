@@ -16,6 +16,7 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 
 if not INTERPRETED:
 
+    @pytest.mark.slow
     def test_under_the_interpreter() -> None:
         run_again(__file__)
 

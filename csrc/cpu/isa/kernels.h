@@ -34,9 +34,8 @@ struct SequenceKernels {
   void (*pack_gates)(const S* w, i64 H, i64 K, i64 panel, S* packed);
   void (*pack_bias)(const S* bias, i64 H, i64 panel, Compute<S>* packed);
   void (*pack_plain)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
-  // In strips, which multiply, forward and backward take too: faster from this many rows and
-  // columns of K on.
-  i64 strip_rows, strip_depth;
+  // In strips, which multiply, forward and backward take too: faster from this many rows on.
+  i64 strip_rows;
   void (*pack_gate_strips)(const S* w, i64 H, i64 K, i64 panel, S* packed);
   void (*pack_plain_strips)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
   void (*multiply)(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,

@@ -25,7 +25,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
   Plan plan(s, batch_sizes, reverse, sizeof(S), panels);
-  plan.choose_strips(k, s.R);
+  plan.choose_strips(k);
   const Schedule& schedule = plan.schedule;
 
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;

@@ -12,7 +12,7 @@ namespace CHARLM_ISA {
 template <class S>
 constexpr SequenceKernels<S> make_sequence_kernels() {
   constexpr int P = kPanelVectors, V = kStripVectors;
-  constexpr i64 kNever = i64{1} << 62, kLeastDepth = 1;
+  constexpr i64 kNever = i64{1} << 62;
   return {kLanes<S>,
           kPanelWidth<S>,
           kDepth<S>,
@@ -20,7 +20,6 @@ constexpr SequenceKernels<S> make_sequence_kernels() {
           pack_gate_bias<S>,
           pack_panel<S, P>,
           kTall ? CHARLM_TILE_ROWS + 1 : kNever,
-          kLeastDepth,
           pack_gate_panel<S, V>,
           pack_panel<S, V>,
           multiply_panels<S>,

@@ -1,10 +1,9 @@
 // One row by packed panels: a single sequence, whose steps wait for their weights.
 //
 // Three panels pass side by side, so that twelve sums hide the multiply-add latency, and the
-// weights come as three streams: of one, prefetchers keep too few lines on their way. On Zen 3 a
-// step of 256 units reads its 1 MB at 47 GB/s from one stream and at 68 from three; of L2, which
-// holds 128 units, 66 either way; of memory 16 and 20. Each sum runs along K in order or against
-// it, so that a unit's bits do not depend on the panels beside its own.
+// weights come as three streams: of one, prefetchers keep too few lines on their way
+// (docs/latency.md). Each sum runs along K in order or against it, so that a unit's bits do not
+// depend on the panels beside its own.
 #pragma once
 
 #include "cpu/isa/panels.h"

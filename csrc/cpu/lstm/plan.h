@@ -65,8 +65,8 @@ struct Plan {
 
   // Panels are packed in strips where that is faster: the kernels' table says so.
   template <class S>
-  void choose_strips(const SequenceKernels<S>& k, int64_t R) {
-    schedule.strips = tile_rows() >= k.strip_rows && R >= k.strip_depth;
+  void choose_strips(const SequenceKernels<S>& k) {
+    schedule.strips = tile_rows() >= k.strip_rows;
   }
 
   int64_t slots() const {
