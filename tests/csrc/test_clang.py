@@ -11,6 +11,7 @@ import pytest
 from .programs import WARNINGS, compile_all, driver_sources, run
 
 
+@pytest.mark.slow
 def test_every_operation(tmp_path: Path) -> None:
     if shutil.which("clang++") is None:
         pytest.skip("no clang++: apt-get install clang")
