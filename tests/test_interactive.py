@@ -133,18 +133,22 @@ def test_on_a_terminal(
     until("the sea\r\n")  # the echo
     assert until("\r\n> ").startswith("the sea")
     os.write(fd, key)
-    assert read_rest(fd).replace("^C", "").replace("^D\x08\x08", "").strip() == ""
+    assert read_rest(fd, key).replace("^C", "").replace("^D\x08\x08", "").strip() == ""
     done = os.waitpid(pid, 0)[1]
     assert os.waitstatus_to_exitcode(done) == code
 
 
-def read_rest(fd: int) -> str:
-    rest = b""
-    while True:
-        try:
+def read_rest(fd: int, key: bytes) -> str:
+    """All until the other end closes. A key between two reads of a line may be lost: it comes again."""
+    rest, deadline = b"", time.monotonic() + LIMIT
+    with suppress(OSError):  # the other end is closed
+        while True:
+            assert time.monotonic() < deadline, rest
+            if not select.select([fd], [], [], 1)[0]:
+                os.write(fd, key)
+                continue
             part = os.read(fd, 1 << 12)
-        except OSError:
-            part = b""
-        if not part:
-            return rest.decode()
-        rest += part
+            if not part:
+                break
+            rest += part
+    return rest.decode()
