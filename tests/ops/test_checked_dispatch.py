@@ -165,7 +165,7 @@ def test_a_table_is_of_one_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert trust.find(KEY | {name: "another"}) is None
     path.write_bytes(b"\xff\xfe\x00")
     assert trust.find(KEY) is None
-    assert list(trust.SHIPPED.glob("*")) == [trust.SHIPPED / "__init__.py"]
+    assert trust.SHIPPED.is_dir() and not list(trust.SHIPPED.glob("*.json"))
     monkeypatch.setattr(trust, "SHIPPED", tmp_path)
     any_driver = {k: v for k, v in KEY.items() if k != "driver"}
     (tmp_path / "h200.json").write_text(Verdicts(any_driver, found.families).to_json())
