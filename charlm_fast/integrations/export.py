@@ -56,7 +56,9 @@ def _lstm(
         w_ih, w_hh, *rest = weights[each * layer : each * (layer + 1)]
         gates = F.linear(y, w_ih, rest[0] if has_bias else None)
         w_hr = rest[-1:] if has_proj else []
-        h, c, y = scan_op(_step, [h0[layer], c0[layer]], [gates], (w_hh, *w_hr))
+        state = torch.cat([h0[layer], c0[layer]], -1)
+        state, y = scan_op(_step, [state], [gates], (w_hh, *w_hr))
+        h, c = state.split([h0.shape[2], c0.shape[2]], -1)
         hs.append(h)
         cs.append(c)
     if reverse:
@@ -64,13 +66,15 @@ def _lstm(
     return y, torch.stack(hs), torch.stack(cs), x.new_empty(0)
 
 
-def _step(
-    h: Tensor, c: Tensor, gates: Tensor, w_hh: Tensor, *w_hr: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of all rows: the next h (B, R) and c (B, H), and h again, as an output."""
+def _step(state: Tensor, gates: Tensor, w_hh: Tensor, *w_hr: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of all rows: the next h (B, R) and c (B, H) side by side, and h, the output.
+
+    A scan's results must share no storage; a copy of h would be taken out by AOTInductor.
+    """
+    h, c = state.split([w_hh.shape[1], w_hh.shape[0] // 4], -1)
     i, f, g, o = (gates + F.linear(h, w_hh)).chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     if w_hr:
         h = F.linear(h, w_hr[0])
-    return h, c, h.clone()  # a scan's results share no storage
+    return torch.cat([h, c], -1), h
