@@ -114,16 +114,6 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
   __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum.lanes) : "w"(w1), "w"(a[1].values));
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
-CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
-CHARLM_INLINE void store_narrow(signed char* p, Int q) {
-  const int16x4_t pairs = vqmovn_s32((int32x4_t)q);
-  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
-  __builtin_memcpy(p, &bytes, kWord);
-}
-CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
-  const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
-  return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
-}
 
 #elif defined(CHARLM_NEON)
 
@@ -150,16 +140,6 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
   sum.high = vpadalq_s16(sum.high, vmlal_s8(high, vget_high_s8(second), a[1].values));
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)vpaddq_s32(sum.low, sum.high); }
-CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
-CHARLM_INLINE void store_narrow(signed char* p, Int q) {
-  const int16x4_t pairs = vqmovn_s32((int32x4_t)q);
-  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
-  __builtin_memcpy(p, &bytes, kWord);
-}
-CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
-  const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
-  return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
-}
 
 #elif defined(__SSE2__)
 
@@ -239,6 +219,21 @@ CHARLM_INLINE void store_narrow(signed char* p, Int q) {
 CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
   v = v > limit ? splat(limit) : v;
   return v < -limit ? splat(-limit) : v;
+}
+
+#endif
+
+#if defined(CHARLM_NEON)  // with and without dot products
+
+CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)vcvtnq_s32_f32((float32x4_t)v); }
+CHARLM_INLINE void store_narrow(signed char* p, Int q) {
+  const int16x4_t pairs = vqmovn_s32((int32x4_t)q);
+  const int8x8_t bytes = vqmovn_s16(vcombine_s16(pairs, pairs));
+  __builtin_memcpy(p, &bytes, kWord);
+}
+CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
+  const float32x4_t most = vdupq_n_f32(limit), least = vdupq_n_f32(-limit);
+  return (Vec<float>)vmaxq_f32(least, vminq_f32(most, (float32x4_t)v));
 }
 
 #endif
