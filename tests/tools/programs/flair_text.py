@@ -21,7 +21,6 @@ class FlairText(Program):
         dictionary = Dictionary()
         for character in string.printable:
             dictionary.add_item(character)
-        self.characters = len(dictionary)
         units, layers = (12, 2) if small else (1024, 1)
         return LanguageModel(
             dictionary, True, units, layers, embedding_size=7 if small else 100, dropout=0.1
@@ -32,7 +31,7 @@ class FlairText(Program):
 
     def batch(self, small):
         T, B = (9, 3) if small else (250, 10)
-        ids = torch.randint(self.characters, (T + 1, B))
+        ids = torch.randint(len(string.printable), (T + 1, B))
         return {"ids": ids[:-1], "targets": ids[1:]}
 
     def outputs(self, model, batch):

@@ -18,7 +18,6 @@ class StanzaText(Program):
 
     def build(self, small):
         vocabulary = {"char": [*string.printable]}
-        self.characters = len(vocabulary["char"])
         args = {
             "char_emb_dim": 7 if small else 100,
             "char_hidden_dim": 12 if small else 1024,
@@ -34,7 +33,7 @@ class StanzaText(Program):
 
     def batch(self, small):
         B, T = (3, 9) if small else (10, 250)
-        ids = torch.randint(self.characters, (B, T + 1))
+        ids = torch.randint(len(string.printable), (B, T + 1))
         # Its training has rows of one length; its use for words, of many.
         lengths = torch.tensor([9, 5, 2]) if small else torch.full((B,), T)
         return {"ids": ids[:, :-1], "targets": ids[:, 1:], "lengths": lengths}
