@@ -123,26 +123,30 @@ def extensions():
     # Python's own flags, which come first, ask for debug information.
     debug = "-g1" if os.environ.get("CHARLM_FAST_DEBUG") == "1" else "-g0"
     cxx = ["-O3", "-std=c++17", "-ffp-contract=fast", "-fvisibility=hidden", debug, STABLE_ABI]
-    extension, files, flags = (
-        CppExtension,
-        ["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")],
-        {"cxx": cxx},
-    )
+    native = [
+        CppExtension(
+            "charlm_fast._C",
+            ["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")],
+            include_dirs=[str(ROOT / "csrc")],
+            extra_compile_args={"cxx": cxx},
+            depends=headers,
+            py_limited_api=True,
+        )
+    ]
     if home is not None:
-        extension = CUDAExtension
-        files += sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu")
-        cuda = ["-DCHARLM_FAST_WITH_CUDA", "-DUSE_CUDA"]
         # torch forbids conversions of the half types, which the kernels spell as casts.
         allow = [f"-U__CUDA_NO_{kind}_CONVERSIONS__" for kind in ("HALF", "BFLOAT16")]
-        flags = {"cxx": cxx + cuda, "nvcc": ["-O3", "-std=c++17", STABLE_ABI, *cuda, *allow]}
-    native = extension(
-        "charlm_fast._C",
-        files,
-        include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args=flags,
-        depends=headers,
-        py_limited_api=True,
-    )
+        nvcc = ["-O3", "-std=c++17", STABLE_ABI, "-DUSE_CUDA", *allow]
+        native.append(
+            CUDAExtension(  # apart, so that the CPU kernels outlive the CUDA release of a torch
+                "charlm_fast._cuda",
+                sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+                include_dirs=[str(ROOT / "csrc")],
+                extra_compile_args={"cxx": [*cxx, "-DUSE_CUDA"], "nvcc": nvcc},
+                depends=headers,
+                py_limited_api=True,
+            )
+        )
     facts = {
         "CHARLM_TORCH_VERSION": torch.__version__,
         "CHARLM_CUDA_VERSION": nvcc_version(home) if home else "",
@@ -175,7 +179,7 @@ def extensions():
     # torch compiles for the limited API of this Python, which the wheel's name then promises.
     oldest = f"cp3{int(min_supported_cpython, 16) >> 16 & 0xFF}"
     return {
-        "ext_modules": [native, host],
+        "ext_modules": [*native, host],
         "cmdclass": {"build_ext": Build},
         "options": {"bdist_wheel": {"py_limited_api": oldest}},
     }

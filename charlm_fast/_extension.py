@@ -24,7 +24,7 @@ _SOURCES = _HERE.parent / "csrc"
 
 
 def _built() -> tuple[Path, Path] | None:
-    """The two modules of one build: operations, and facts."""
+    """The two modules that every build has: operations, and facts."""
     installed = [Path(entry) / "charlm_fast" for entry in sys.path if entry]
     for folder in (_HERE, *(installed if _SOURCES.is_dir() else ())):
         found = folder / "_C.abi3.so", folder / "_host.abi3.so"
@@ -71,6 +71,27 @@ def load_native() -> str | None:
         return _warned(
             f"{path} was built from other sources than {_SOURCES}: run 'pip install .' again"
         )
+    if reason := _missed(path, host):
+        return _warned(reason)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_one_thread)
+    return None
+
+
+@functools.cache
+def load_cuda() -> str | None:
+    """Load the CUDA kernels, after :func:`load_native` did its part. None or why not, as there."""
+    built, host = _built(), host_module()
+    if built is None or host is None or not host.build_info()["cuda_version"]:
+        return (
+            "charlm_fast was built without CUDA; "
+            "reinstall it where nvcc is found (set CUDA_HOME to the toolkit)"
+        )
+    return _missed(built[0].with_name("_cuda.abi3.so"), host)
+
+
+def _missed(path: Path, host: ModuleType) -> str | None:
+    """Load a library of operations. None, or one sentence that says what the loader missed."""
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
@@ -83,9 +104,7 @@ def load_native() -> str | None:
                 f"; it was built with torch {built_with}, but {torch.__version__} is installed: "
                 "build it again as README.md says under Install"
             )
-        return _warned(reason)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_one_thread)
+        return reason
     return None
 
 

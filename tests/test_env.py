@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from charlm_fast import _extension, env
+from charlm_fast.kernels.native import cuda
 from charlm_fast.ops import dispatch
 
 
@@ -67,26 +68,46 @@ def test_kernels_built_from_other_sources_are_refused(
     assert "other sources" in reason
 
 
+class Facts:
+    """Of a build with CUDA, beside another torch."""
+
+    @staticmethod
+    def build_info() -> dict[str, str]:
+        return {"torch_version": "2.10.0+other", "source_hash": "", "cuda_version": "12.8"}
+
+
+def library_missing(path: str) -> None:
+    raise OSError(f"Could not load this library: {path}") from OSError("libcudart.so.12: none")
+
+
 def test_kernels_built_with_another_torch_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `uv pip install .` leaves beside a CPU build of torch."""
-
-    class Facts:
-        @staticmethod
-        def build_info() -> dict[str, str]:
-            return {"torch_version": "2.10.0+other", "source_hash": ""}
-
-    def load(path: str) -> None:
-        raise OSError(f"Could not load this library: {path}") from OSError("libtorch_cuda.so: none")
-
     monkeypatch.setattr(_extension, "_built", lambda: (Path("_C.so"), Path("_host.so")))
     monkeypatch.setattr(_extension, "_SOURCES", Path("no such folder"))
     monkeypatch.setattr(_extension, "host_module", lambda: Facts)
-    monkeypatch.setattr(_extension.torch.ops, "load_library", load)
+    monkeypatch.setattr(_extension.torch.ops, "load_library", library_missing)
     with pytest.warns(UserWarning, match="slow reference backend"):
         reason = _extension.load_native.__wrapped__()
     assert reason is not None
-    assert "does not load: libtorch_cuda.so: none" in reason
+    assert "does not load: libcudart.so.12: none" in reason
     assert "built with torch 2.10.0+other" in reason
+
+
+def test_cuda_kernels_of_another_torch_leave_the_cpu_its_own(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A torch whose CUDA is another, or that has none, took the place of the one built with."""
+    monkeypatch.setattr(_extension, "host_module", lambda: Facts)
+    monkeypatch.setattr(_extension, "load_cuda", _extension.load_cuda.__wrapped__)
+    monkeypatch.setattr(cuda, "_no_cuda", cuda._no_cuda.__wrapped__)
+    monkeypatch.setattr(cuda.torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_extension.torch.ops, "load_library", library_missing)
+    reason = dispatch.backends()["cuda"]
+    assert reason is not None
+    assert "_cuda.abi3.so does not load: libcudart.so.12: none" in reason
+    assert "built with torch 2.10.0+other" in reason
+    assert dispatch.backends()["cpu"] is None
+    assert not recwarn.list
 
 
 def test_runs_as_a_module() -> None:

@@ -1,15 +1,8 @@
 // The CUDA kernels behind the operations that csrc/binding.cpp defines.
 #include <torch/csrc/stable/library.h>
 
-#include "kernels.h"
 #include "lstm.h"
 #include "sample.h"
-
-namespace {
-
-int64_t cuda_version() { return charlm::cuda::compiled_version(); }
-
-}  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
@@ -32,11 +25,4 @@ STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
   m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
-}
-
-// Python asks for this operation to learn whether the extension was built with CUDA.
-STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) { m.def("cuda_version() -> int"); }
-
-STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {
-  m.impl("cuda_version", TORCH_BOX(&cuda_version));
 }

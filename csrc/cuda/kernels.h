@@ -61,8 +61,5 @@ int launch_copy_rows(const void* from, void* to, i64 pitch, i64 bytes, i64 rows,
 
 const char* error_text(int code);
 
-// The CUDA version this was compiled with, 1000 major + 10 minor.
-int compiled_version();
-
 }  // namespace cuda
 }  // namespace charlm

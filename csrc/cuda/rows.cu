@@ -103,7 +103,5 @@ const char* error_text(int code) {
   return cudaGetErrorString(static_cast<cudaError_t>(code));
 }
 
-int compiled_version() { return CUDART_VERSION; }
-
 }  // namespace cuda
 }  // namespace charlm

@@ -1,4 +1,4 @@
-"""Operations whose kernels are in C++ and CUDA, built into ``charlm_fast._C``.
+"""Operations whose kernels are in C++, ``charlm_fast._C``, and CUDA, ``charlm_fast._cuda``.
 
 The native operations dispatch on the device, so most functions here serve both: the modules ``cpu``
 and ``cuda`` are the backends, these functions with what each can serve. The CPU's ``lstm_backward``

@@ -42,11 +42,8 @@ def unavailable() -> str | None:
 def _no_cuda() -> str | None:
     if torch.version.cuda is None:
         return f"PyTorch {torch.__version__} is a build without CUDA; install one with CUDA"
-    if not hasattr(torch.ops.charlm_fast_native, "cuda_version"):
-        return (
-            "charlm_fast was built without CUDA; "
-            "reinstall it where nvcc is found (set CUDA_HOME to the toolkit)"
-        )
+    if reason := _extension.load_cuda():
+        return reason
     if not _has_driver():
         return "the NVIDIA driver is not installed: its library libcuda was not found"
     if not torch.cuda.is_available():
