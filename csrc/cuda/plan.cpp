@@ -43,10 +43,11 @@ SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, i
   const int pad = s.backward ? 16 : row_pad(s.element);
   p.stride = static_cast<int>(round_up(sources * columns, 128 / s.element) + pad / s.element);
   const long long received = sources * p.group * own;
-  p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4;
+  p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4 + (cluster ? kMailbox : 0);
   if (s.backward) {
-    p.shared_memory +=
-        16LL * p.units * (p.tile + (p.rows > 1 ? kTilePad : 0)) + (cluster ? 2 * received * 4 : 0);
+    // In a cluster a block may compute the dgates of a step while it multiplies those before.
+    const long long dgates = 4LL * p.units * (p.tile + (p.rows > 1 ? kTilePad : 0));
+    p.shared_memory += 4 * (cluster ? 2 * dgates + 2 * received : dgates);
     p.exchange = cluster ? 0 : 2 * p.groups * p.group * layers * received;
   } else {
     p.shared_memory += (cluster ? 2 : 1) * sources * p.tile * columns * 4;

@@ -90,7 +90,7 @@ def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
 
 
 # sm, multiprocessors, shared memory of a block, largest cluster
-CLUSTERS = (90, 8, 40_000, 4)
+CLUSTERS = (90, 8, 48_000, 4)
 GRID = (80, 8, 40_000, 1)
 
 
