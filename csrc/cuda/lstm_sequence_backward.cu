@@ -47,10 +47,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
   // Of a cluster, the last blocks may have no units.
   const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
-  // Bytes of parts that a layer hands to this block in a pass.
-  const i64 rows = g.tile < a.B - first_row ? g.tile : a.B - first_row;
-  const i64 mine = g.units < columns - first_unit ? g.units : columns - first_unit;
-  const int bytes = static_cast<int>(rows * mine) * size * 4;
+  // What there is of its tile, and the bytes of parts that a layer hands to this block in a pass.
+  const int rows = static_cast<int>(g.tile < a.B - first_row ? g.tile : a.B - first_row);
+  const int left = columns - static_cast<int>(first_unit);
+  const int bytes = rows * (g.units < left ? g.units : left) * size * 4;
   // In a grid, the same for each block in global memory.
   const i64 blocks = gridDim.x, first_block = static_cast<i64>(group) * g.size * g.layers;
   float* const exchange = static_cast<float*>(a.exchange);

@@ -46,9 +46,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   float* const c = h + (kCluster ? 2 : 1) * state;
   // Of a cluster, the last blocks may have no units.
   const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
-  // Bytes of h that a layer hands to a block in a step.
-  const i64 rows = g.tile < a.B - first_row ? g.tile : a.B - first_row;
-  const int bytes = static_cast<int>(rows) * columns * 4;
+  // What there is of its tile, and the bytes of h that a layer hands to a block in a step.
+  const int rows = static_cast<int>(g.tile < a.B - first_row ? g.tile : a.B - first_row);
+  const int mine = static_cast<int>(a.H - first_unit), bytes = rows * columns * 4;
 
   T* const h_of_call = static_cast<T*>(a.h) + layer * a.B * a.H;
   float* const c_of_call = static_cast<float*>(a.c) + layer * a.B * a.H;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   // Units are a multiple of 4: the 4 teams of a warp have neighbouring units of the same rows.
   const int items = g.units * (g.tile / kRows);
   const auto outside = [&](int item) {  // all four
-    return first_unit + item / 4 * 4 % g.units >= a.H || item / g.units * kRows >= rows;
+    return item / 4 * 4 % g.units >= mine || item / g.units * kRows >= rows;
   };
   if (kCluster) {
     // Who reads a slot must send, or others would take it for read.

@@ -22,6 +22,21 @@ struct Mailbox {
 static_assert(sizeof(Mailbox) == kMailbox, "what the plan counts");
 
 #if defined(__CUDACC__)
+// What is handed over lies in shared memory, and so do the barriers: a fence for it alone spares
+// the caches of global memory, which acquire and release at the scope of a cluster would flush.
+// PTX 8.6.
+#if __CUDACC_VER_MAJOR__ > 12 || (__CUDACC_VER_MAJOR__ == 12 && __CUDACC_VER_MINOR__ >= 8)
+#define CHARLM_ACQUIRE "relaxed"
+#define CHARLM_ACQUIRED "fence.acquire.sync_restrict::shared::cluster.cluster;"
+#define CHARLM_RELEASE "relaxed"
+#define CHARLM_RELEASES "fence.release.sync_restrict::shared::cta.cluster;\n\t"
+#else
+#define CHARLM_ACQUIRE "acquire"
+#define CHARLM_ACQUIRED ""
+#define CHARLM_RELEASE "release"
+#define CHARLM_RELEASES ""
+#endif
+
 __device__ __forceinline__ unsigned shared_address(const void* own) {
   return static_cast<unsigned>(__cvta_generic_to_shared(own));
 }
@@ -71,10 +86,11 @@ __device__ __forceinline__ void wait_for(Mbarrier* own, unsigned phase) {
 #elif __CUDA_ARCH__ >= 900
   asm volatile(
       "{\t.reg .pred over;\n"
-      "again:\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%0], %1;\n"
+      "again:\tmbarrier.try_wait.parity." CHARLM_ACQUIRE
+      ".cluster.shared::cta.b64 over, [%0], %1;\n"
       "\t@over bra done;\n"
       "\tbra again;\n"
-      "done:\t}" ::"r"(shared_address(own)),
+      "done:\t" CHARLM_ACQUIRED "}" ::"r"(shared_address(own)),
       "r"(phase % 2)
       : "memory");
 #endif
@@ -85,9 +101,9 @@ __device__ __forceinline__ void arrive_in(Mbarrier* own, int rank) {
 #if !defined(__CUDACC__)
   cuda_on_host::mbarrier_arrive(cuda_on_host::in_block(own, static_cast<unsigned>(rank)));
 #elif __CUDA_ARCH__ >= 900
-  asm volatile(
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address_in(own, rank))
-      : "memory");
+  asm volatile(CHARLM_RELEASES "mbarrier.arrive." CHARLM_RELEASE
+                               ".cluster.shared::cluster.b64 _, [%0];" ::"r"(address_in(own, rank))
+               : "memory");
 #endif
 }
 
