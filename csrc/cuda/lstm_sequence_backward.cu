@@ -38,13 +38,13 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const int columns = static_cast<int>((a.H + 3) / 4 * 4);
   const int sources = g.layers > 1 ? 2 : 1;  // of parts: the layer itself and the one above
   const i64 parts = static_cast<i64>(g.size) * own;
-  Mailbox* const box = reinterpret_cast<Mailbox*>(dynamic_shared());
-  T* const weights = reinterpret_cast<T*>(dynamic_shared() + (kCluster ? kMailbox : 0));
+  T* const weights = reinterpret_cast<T*>(dynamic_shared());
   const int pitch = g.tile + (kRows > 1 ? kTilePad : 0), dgates = 4 * g.units * pitch;
   // In a cluster two: while a warp still multiplies one, others may compute the next.
   float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, pitch)
   float* const dc = d + (kCluster ? 2 : 1) * dgates;                            // (tile, units)
   float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
+  Mailbox* const box = reinterpret_cast<Mailbox*>(received + 2 * sources * parts);
   // Of a cluster, the last blocks may have no units.
   const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
   // What there is of its tile, and the bytes of parts that a layer hands to this block in a pass.

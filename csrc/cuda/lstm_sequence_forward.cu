@@ -40,10 +40,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   // A row of inputs: the layer's own h, then that of the layer below.
   const int columns = static_cast<int>((a.H + 3) / 4 * 4);
   const int width = columns * (g.layers > 1 ? 2 : 1), state = g.tile * width;
-  Mailbox* const box = reinterpret_cast<Mailbox*>(dynamic_shared());
-  T* const weights = reinterpret_cast<T*>(dynamic_shared() + (kCluster ? kMailbox : 0));
+  T* const weights = reinterpret_cast<T*>(dynamic_shared());
   float* const h = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);
   float* const c = h + (kCluster ? 2 : 1) * state;
+  Mailbox* const box = reinterpret_cast<Mailbox*>(c + g.tile * g.units);  // of a cluster
   // Of a cluster, the last blocks may have no units.
   const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
   // What there is of its tile, and the bytes of h that a layer hands to a block in a step.

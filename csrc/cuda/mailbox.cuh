@@ -14,7 +14,7 @@ namespace cuda {
 
 using Mbarrier = unsigned long long;
 
-// At the beginning of a block's dynamic shared memory.
+// At the end of a block's dynamic shared memory.
 struct Mailbox {
   Mbarrier full[2];  // a slot's bytes are there: one arrival, which says how many, and they
   Mbarrier read[2];  // the layer that this one sends to has read its slot: one arrival

@@ -49,7 +49,7 @@ inline int row_pad(int element) { return element == 2 ? kNarrowRowPad : kRowPad;
 // Floats behind the rows of a tile, of which lanes read neighbouring units.
 constexpr int kTilePad = 4;
 
-// Bytes of barriers at the beginning of a block's shared memory, in a cluster.
+// Bytes of barriers at the end of a block's shared memory, in a cluster.
 constexpr int kMailbox = 32;
 
 // A group of `group` blocks a layer runs `tile` rows of the batch through all steps; each of its

@@ -10,6 +10,7 @@ from .verifying import Change
 # few units over several blocks.
 GRID = (80, 8, 40_000, 1)
 PER_STEP = (0, 0, 0, 0)
+PAIR = (90, 2, 40_000, 1)
 
 
 def cluster(most: int, shared: int = 40_000) -> tuple[int, int, int, int]:
@@ -48,14 +49,14 @@ def _sequences() -> list[Proof]:
     for backward in (False, True):
         way = {"backward": backward}
         rows += [
-            _lstm("one block, one step", cluster(1), 8, 1, 1, **way),
-            _lstm("one block", cluster(1), 8, 1, 3, quick=True, **way),
+            _lstm("one block a row, one step", PAIR, 8, 2, 1, **way),
+            _lstm("one block a row", PAIR, 8, 2, 3, quick=True, **way),
             _lstm("2 blocks", cluster(2, 3000), 8, 1, 4, quick=True, **way),
             _lstm("4 blocks", cluster(4, 3000), 16, 1, 2, **way),
             _lstm("8 blocks", cluster(8, 3000), 32, 1, 2, **way),
             _lstm("2 rows, 7 units", cluster(2, 3000), 7, 2, 2, **way),
             _lstm("a tile of 8, half full", cluster(2, 4000), 6, 3, 2, **way),
-            _lstm("two groups of a tile", (90, 2, 40_000, 1), 8, 11, 2, **way),
+            _lstm("two groups of a tile", PAIR, 8, 11, 2, **way),
             _lstm("2 layers", cluster(2), 8, 1, 3, layers=2, quick=True, **way),
             _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 2, layers=2, **way),
             _lstm("2 layers, a tile", cluster(2), 8, 3, 2, layers=2, **way),

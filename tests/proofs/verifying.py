@@ -153,6 +153,19 @@ def _details(report: dict) -> list[str]:
     return list(dict.fromkeys(found))[:20]
 
 
+def _paired(text: str) -> str:
+    """The verifier knows asynchronous stores in clusters of several blocks only: two that are each a
+    cluster of their own are taken for one, of which each sends to itself."""
+    own = "\tmov.u32 \t%own_rank, %cluster_ctarank;"
+    text = re.sub(
+        r"^\s*mapa\.shared::cluster\.u32 (%\w+), (%\w+), %?\w+;",
+        rf"{own}\n\tmapa.shared::cluster.u32 \1, \2, %own_rank;",
+        text,
+        flags=re.M,
+    )
+    return text.replace("\t.reg .pred %chosen;", "\t.reg .pred %chosen;\n\t.reg .u32 %own_rank;", 1)
+
+
 def verify(
     text: str,
     launch: Launch,
@@ -170,6 +183,9 @@ def verify(
     data: then the proof is of those branches.
     """
     cluster = launch.grid if launch.cooperative else (launch.cluster, 1, 1)
+    rewritten = rewrite(text, launch, ids)
+    if launch.cluster == 1 and "st.async" in rewritten:
+        cluster, rewritten = (2, 1, 1), _paired(rewritten)
     given = {
         "schema": "spverify.kernel-input/v1",
         "entry": "kernel",
@@ -183,7 +199,7 @@ def verify(
     }
     if representative:
         given["assumptions"] = {"representative_branches": True}
-    rewritten, configuration = rewrite(text, launch, ids), json.dumps(given)
+    configuration = json.dumps(given)
     # Lines of the source matter to what is found, not to a proof.
     unlined = re.sub(r"^\s*\.(?:loc|file)\b.*\n", "", rewritten, flags=re.M)
     unlined = unlined.split("\n\t.section")[0]
