@@ -66,10 +66,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
     c[e] = row < a.B && unit < a.H ? c_of_call[row * a.H + unit] : 0.0f;
   }
-  const auto due = [&](i64 step) { return (step ? bytes : 0) + (layer ? bytes : 0); };
+  const auto due = [&](int step) { return (step ? bytes : 0) + (layer ? bytes : 0); };
   if (kCluster && thread == 0) {
     open_mailbox(box);
-    for (i64 step = 0; step < 2 && step < a.steps; ++step) expect(&box->full[step], due(step));
+    for (int step = 0; step < 2 && step < a.steps; ++step) expect(&box->full[step], due(step));
   }
   // Before this nobody may overwrite the initial h, nor write into a block that has not begun.
   group_sync<kCluster>();
@@ -86,19 +86,20 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     for (int item = team; item < items; item += teams) idle &= outside(item);
     if (idle) return;
   }
-  const i64 start = kCluster ? layer : 0,
-            ticks = kCluster ? start + a.steps : a.steps + g.layers - 1;
-  for (i64 tick = start; tick < ticks; ++tick) {
-    const i64 step = tick - layer, t = a.reverse ? a.steps - 1 - step : step;
-    const bool active = kCluster || (step >= 0 && step < a.steps), last = step + 1 == a.steps;
+  const int steps = static_cast<int>(a.steps), start = kCluster ? layer : 0;
+  const int ticks = kCluster ? start + steps : steps + g.layers - 1;
+  for (int tick = start; tick < ticks; ++tick) {
+    const int step = tick - layer;
+    const i64 t = a.reverse ? steps - 1 - step : step;
+    const bool active = kCluster || (step >= 0 && step < steps), last = step + 1 == steps;
     const unsigned slot = static_cast<unsigned>(step) % 2, phase = static_cast<unsigned>(step) / 2;
     const float* now = h + (kCluster && slot ? state : 0);
     if (kCluster) {
       wait_for(&box->full[slot], phase);
       if (thread == 0) {
-        if (step + 2 < a.steps) expect(&box->full[slot], due(step + 2));
+        if (step + 2 < steps) expect(&box->full[slot], due(step + 2));
         // The step before is over in all blocks of the layer: of use to who sends once more.
-        if (layer && step && step + 1 < a.steps)
+        if (layer && step && step + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
       }
     }
@@ -193,8 +194,8 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     for (int e = thread; e < state; e += threads) {
       const int below = e % width >= columns;  // which was a step ahead
       const i64 row = first_row + e / width, k = e % width - below * columns;
-      const i64 made = step + below;
-      if (row >= a.B || k >= a.H || made < 0 || made >= a.steps || below > layer) continue;
+      const int made = step + below;
+      if (row >= a.B || k >= a.H || made < 0 || made >= steps || below > layer) continue;
       h[e] = from[(row - below * a.B) * a.H + k];
     }
     __syncthreads();
@@ -205,6 +206,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 
 int launch_lstm_sequence_forward(DType dtype, const SequencePlan& plan, const SequenceForward& args,
                                  void* stream) {
+  if (args.steps > (1 << 30)) return cudaErrorInvalidValue;  // the kernel counts in 32 bits
   return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) {
     using T = typename decltype(type)::type;
     return launch_group(sequence_forward_kernel<T, rows(), cluster()>, plan, args, stream);
