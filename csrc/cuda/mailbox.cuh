@@ -51,7 +51,8 @@ __device__ __forceinline__ unsigned address_in(const void* own, int rank) {
 }
 #endif
 
-// By one thread, before the barrier of the cluster that all hand-overs come after.
+// By one thread, before the barrier of the cluster that all hand-overs come after: its arrival is a
+// release, so that no fence of its own is needed.
 __device__ __forceinline__ void open_mailbox(Mailbox* box) {
 #if !defined(__CUDACC__)
   for (int k = 0; k < 2; ++k) {
@@ -64,7 +65,6 @@ __device__ __forceinline__ void open_mailbox(Mailbox* box) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&box->full[k])));
     asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&box->read[k])));
   }
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
 }
 

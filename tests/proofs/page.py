@@ -16,6 +16,7 @@ from .mutants import MUTANTS
 from .recording import ROOT, Launch, build, record
 from .verifying import (
     ARCHITECTURE,
+    REFUSALS,
     Change,
     Verdict,
     compile_ptx,
@@ -135,7 +136,7 @@ def main(arguments: list[str]) -> int:
     by_name = {proof.what: proof for proof in PROOFS}
     for mutant in MUTANTS:
         verdict = prove(by_name[mutant.launch], mutant.changes)
-        refused += verdict.result not in ("race_free", "not proved yet", "timeout")
+        refused += verdict.result in REFUSALS
         reasons = [d.removeprefix("race: ") for d in verdict.details if d.startswith("race: ")]
         reasons += [d.split(": ", 1)[-1] for d in verdict.details]
         reason = reasons[0] if reasons else verdict.result

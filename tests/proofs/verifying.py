@@ -130,6 +130,11 @@ def compile_ptx(nvcc: str, source: str, dtype: str, changes: tuple[Change, ...] 
     return kept.read_text()
 
 
+# Verdicts that refuse a kernel: it may race, block, or use a barrier that is not there. Whatever
+# else stops the verifier is no refusal.
+REFUSALS = ("potential_race", "not_wellsynced", "invalid_lifecycle")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the verifier said."""
