@@ -288,6 +288,7 @@ inline void mbarrier_init(unsigned long long* own, int count) {
 
 inline void mbarrier_arrive(unsigned long long* at, int bytes = 0) {
   Mbarrier& b = machine.barrier_at(at);
+  if (machine.fault) return;
   if (!b.pending) machine.fault = "more arrivals at an mbarrier than its phase has";
   b.bytes += bytes;
   --b.pending;
@@ -308,6 +309,7 @@ inline void send_to(void* own, unsigned long long* barrier, unsigned rank, const
   const auto* first = static_cast<const char*>(from);
   const Message m = {in_block(static_cast<char*>(own), rank), in_block(barrier, rank),
                      std::vector<char>(first, first + bytes)};
+  if (machine.fault) return;
   if (machine.draw() % 2)
     machine.messages.push_back(m);
   else
