@@ -15,6 +15,7 @@ constexpr int kSequenceThreads = 512;
 // The part of a plan that a kernel reads.
 struct Group {
   int layers, size, units, tile, stride;  // size: blocks a layer
+  int dgates;                             // copies of them, backward
 };
 
 // kCluster: the blocks of a group are a cluster. Otherwise they are part of a cooperative grid.
@@ -44,7 +45,7 @@ __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first,
 template <class Args>
 int launch_group(void (*kernel)(Args, Group), const SequencePlan& plan, const Args& args,
                  void* stream) {
-  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride};
+  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride, plan.dgates};
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
   const int blocks = plan.layers * plan.group;
   return launch_together(kernel, {cluster ? blocks : 1, !cluster},

@@ -40,9 +40,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const i64 parts = static_cast<i64>(g.size) * own;
   T* const weights = reinterpret_cast<T*>(dynamic_shared());
   const int pitch = g.tile + (kRows > 1 ? kTilePad : 0), dgates = 4 * g.units * pitch;
-  // In a cluster two: while a warp still multiplies one, others may compute the next.
+  // Two where they fit: while a warp still multiplies one, others compute the next.
   float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, pitch)
-  float* const dc = d + (kCluster ? 2 : 1) * dgates;                            // (tile, units)
+  float* const dc = d + (kCluster ? g.dgates : 1) * dgates;                     // (tile, units)
   float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
   Mailbox* const box = reinterpret_cast<Mailbox*>(received + 2 * sources * parts);
   // Of a cluster, the last blocks may have no units.
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
   if (layer)
     load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
-  for (int e = thread; e < (kCluster ? 2 : 1) * dgates; e += threads) d[e] = 0.0f;
+  for (int e = thread; e < (kCluster ? g.dgates : 1) * dgates; e += threads) d[e] = 0.0f;
   for (int e = thread; e < own; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
     dc[e] = row < a.B && unit < a.H ? dc_of_call[row * a.H + unit] : 0.0f;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     const float* const in = kCluster
                                 ? received + slot * sources * parts
                                 : exchange + ((tick + 1) % 2 * blocks + here) * sources * parts;
-    float* const d_of_pass = d + (kCluster && slot ? dgates : 0);
+    float* const d_of_pass = d + (kCluster && slot && g.dgates > 1 ? dgates : 0);
     if (kCluster) {
       wait_for(&box->full[slot], phase);
       if (thread == 0) {
@@ -180,7 +180,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
                  values);
       }
     }
-    if (!kCluster) grid_sync();
+    if (!kCluster)
+      grid_sync();
+    else if (g.dgates == 1)
+      __syncthreads();
   }
 }
 

@@ -61,6 +61,7 @@ struct SequencePlan {
   int layers, group, units, tile, groups, threads;
   int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
   int stride;               // elements between rows of weights in shared memory
+  int dgates;               // copies of them backward: 2 spare a barrier of the block a step
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory
   double cycles;            // of a step of all its layers: an estimate, by which plans compare

@@ -35,7 +35,7 @@ _GRID_TICK = """    const auto token = grid_arrive();
     save();
     grid_wait(token);
 """
-_GRID_BACKWARD_TICK = "    if (!kCluster) grid_sync();\n"
+_GRID_BACKWARD_TICK = "      grid_sync();\n"
 _TELL = """        if (layer && step && step + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
 """
@@ -387,9 +387,16 @@ MUTANTS = [
         "dgates over those that are multiplied",
         "2 blocks, backward",
         BACKWARD,
-        "d + (kCluster && slot ? dgates : 0);",
+        "d + (kCluster && slot && g.dgates > 1 ? dgates : 0);",
         "d;",
         quick=True,
+    ),
+    _mutant(
+        "no barrier before dgates are overwritten",
+        "2 blocks, dgates once, backward",
+        BACKWARD,
+        "    else if (g.dgates == 1)\n      __syncthreads();\n",
+        "",
     ),
     _mutant(
         "a warp that leaves before the barrier",
@@ -402,8 +409,8 @@ MUTANTS = [
         "a warp that leaves before it sends",
         "2 blocks, backward",
         BACKWARD,
-        "    __syncthreads();\n",
-        "    __syncthreads();\n    if (pass == 1 && threadIdx.y == 0) return;\n",
+        "break;\n    __syncthreads();\n",
+        "break;\n    __syncthreads();\n    if (pass == 1 && threadIdx.y == 0) return;\n",
     ),
     _mutant(
         "blocks hand their parts to one place",
@@ -468,7 +475,7 @@ MUTANTS = [
         "grid, backward",
         BACKWARD,
         _GRID_BACKWARD_TICK,
-        "    if (!kCluster) __syncthreads();\n",
+        "      __syncthreads();\n",
     ),
     # A step's cell, the head and rows.
     _mutant(
