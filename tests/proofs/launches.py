@@ -61,7 +61,7 @@ def _sequences() -> list[Proof]:
             _lstm("a tile of 8, half full", cluster(2, 4000), 6, 3, 2, **way),
             _lstm("two groups of a tile", PAIR, 8, 11, 2, **way),
             _lstm("2 layers", cluster(2), 8, 1, 3, layers=2, quick=True, **way),
-            _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 2, layers=2, **way),
+            _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 5, layers=2, **way),
             _lstm("2 layers of 4 blocks", cluster(8, 3000), 16, 1, 2, layers=2, **way),
             _lstm("2 layers of 8 blocks", cluster(16, 6000), 32, 1, 2, layers=2, **way),
             _lstm("2 layers, 6 steps", cluster(2), 8, 1, 6, layers=2, **way),

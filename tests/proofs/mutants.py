@@ -267,7 +267,7 @@ MUTANTS = [
     ),
     _mutant(
         "a slot called read before the next is there",
-        "2 layers, 6 steps, forward",
+        "2 layers of 2 blocks, forward",
         FORWARD,
         _TELL,
         "",
@@ -449,7 +449,7 @@ MUTANTS = [
     ),
     _mutant(
         "a slot called read before the next is there",
-        "2 layers, 6 steps, backward",
+        "2 layers of 2 blocks, backward",
         BACKWARD,
         _TELL_BACKWARD,
         "",

@@ -130,9 +130,14 @@ def compile_ptx(nvcc: str, source: str, dtype: str, changes: tuple[Change, ...] 
     return kept.read_text()
 
 
-# Verdicts that refuse a kernel: it may race, block, or use a barrier that is not there. Whatever
-# else stops the verifier is no refusal.
-REFUSALS = ("potential_race", "not_wellsynced", "invalid_lifecycle")
+# What refuses a kernel, as a result or in its details: it may race, block, or use a barrier that is
+# not there. Whatever else stops the verifier is no refusal.
+REFUSALS = (
+    "potential_race",
+    "not_wellsynced",
+    "invalid_lifecycle",
+    "incomplete_cluster_collective",
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,11 @@ class Verdict:
     seconds: float
     details: tuple[str, ...]  # of findings: what, and lines of the source
     kept: bool = False  # from the cache
+
+    @property
+    def refused(self) -> bool:
+        codes = (detail.split(":")[0] for detail in self.details)
+        return any(code in REFUSALS for code in (self.result, *codes))
 
 
 def _place(access: object) -> str:
@@ -158,7 +168,7 @@ def _details(report: dict) -> list[str]:
     return list(dict.fromkeys(found))[:20]
 
 
-def _paired(text: str) -> str:
+def paired(text: str) -> str:
     """The verifier knows asynchronous stores in clusters of several blocks only: two that are each a
     cluster of their own are taken for one, of which each sends to itself."""
     own = "\tmov.u32 \t%own_rank, %cluster_ctarank;"
@@ -190,7 +200,7 @@ def verify(
     cluster = launch.grid if launch.cooperative else (launch.cluster, 1, 1)
     rewritten = rewrite(text, launch, ids)
     if launch.cluster == 1 and "st.async" in rewritten:
-        cluster, rewritten = (2, 1, 1), _paired(rewritten)
+        cluster, rewritten = (2, 1, 1), paired(rewritten)
     given = {
         "schema": "spverify.kernel-input/v1",
         "entry": "kernel",
