@@ -30,7 +30,8 @@ class Device:
     tf32: float = 390e12
     bf16: float = 780e12
     shared: float = 128  # bytes a cycle
-    cluster: float = 0.5e-6  # a hand-over between the blocks of a cluster, with its barrier
+    cluster: float = 0.25e-6  # h to the other blocks of a cluster, which wait for its bytes
+    barrier: float = 0.5e-6  # of a cluster, with what was stored before it
     grid: float = 1.2e-6  # between blocks of a grid, through L2
     cell: float = 0.25e-6  # of a step: five exponentials and divisions, one after another
     launch: float = 2.0e-6  # of one kernel in a CUDA graph, with nothing to do
@@ -116,7 +117,7 @@ def generation(row: dict[str, Any], device: Device = H200) -> dict[str, float]:
     draws = -(-B // (4 * device.multiprocessors)) * device.draw  # four warps draw at a time
     return {
         "weights": length * max(stream, multiply),
-        "hand-overs": length * (L + 1) * device.cluster,
+        "hand-overs": length * (L + 1) * device.barrier,
         "cells": length * L * device.cell,
         "draws": length * draws,
         "launches": device.launch,
@@ -169,8 +170,10 @@ measurements against, not measurements. `benchmarks/gpu_timings.py` puts them be
 Taken for granted of the {H200.name}: {H200.multiprocessors} multiprocessors at
 {H200.clock / 1e9:g} GHz; {H200.fp32 / 1e12:g} TFLOP/s in float32, {H200.tf32 / 1e12:g} in TF32 and
 {H200.bf16 / 1e12:g} in bfloat16; {H200.copy / 1e12:g} TB/s from memory; {H200.shared:g} bytes a
-cycle from shared memory; {H200.cluster * 1e6:g} µs to hand h over within a cluster and
-{H200.grid * 1e6:g} µs across a grid; {H200.cell * 1e6:g} µs for the cell of a step;
+cycle from shared memory; {H200.cluster * 1e6:g} µs to hand h over within a cluster, of which
+180 cycles to the other multiprocessor are [published](https://arxiv.org/abs/2402.13499),
+{H200.barrier * 1e6:g} µs for a barrier of a cluster, as generation has, and
+{H200.grid * 1e6:g} µs to hand over across a grid; {H200.cell * 1e6:g} µs for the cell of a step;
 {H200.launch * 1e6:g} µs for a launch in a CUDA graph; {H200.draw * 1e6:g} µs for a draw. As many
 blocks share the steps of a row as are fastest, with up to {H200.weights_of_block >> 10} KiB of
 weights each.

@@ -43,7 +43,7 @@ INTRODUCTION = """# How an H200 would run an LSTM layer
 Written by `python benchmarks/gpu_plans.py`, before any kernel ran on a GPU: what
 `csrc/cuda/plan.cpp` decides for one layer, and its estimate of a step, ± 40 %. A step is the larger
 of what shared memory and what the multipliers need, the cell (0.23 µs), and the hand-over to the
-other blocks of the group (0.5 to 0.7 µs in a cluster, 1.2 µs across a grid). "2 x 64 of a grid"
+other blocks of the group (0.3 to 0.4 µs in a cluster, 1.2 µs across a grid). "2 x 64 of a grid"
 are two groups of 64 blocks, each with a part of the batch.
 
 Published for cuDNN on an H100, 16 bits, H = 768, B = 16: 1.96 µs a step forward and 5.07 µs both

@@ -25,7 +25,7 @@ def test_a_chain_of_steps():
     """H = 128 in float32: 256 KiB in 16 blocks are 128 cycles, then the cell and a hand-over."""
     cell = 0.25e-6
     found = recurrence(128, 1, 10, "fp32")
-    assert found == pytest.approx(10 * (128 / 1.98e9 + cell + 0.5e-6))
+    assert found == pytest.approx(10 * (128 / 1.98e9 + cell + 0.25e-6))
     # 1024 units fill the device: a grid, of 128 blocks with 128 KiB each.
     streamed = 16 * 2**20 / 128 / 128 / 1.98e9
     assert recurrence(1024, 1, 1, "fp32") == pytest.approx(streamed + cell + 1.2e-6)

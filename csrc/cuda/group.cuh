@@ -2,6 +2,7 @@
 // weights in shared memory.
 #pragma once
 
+#include "mailbox.cuh"
 #include "plan.h"
 #include "team.cuh"
 #include "together.cuh"
@@ -14,6 +15,7 @@ constexpr int kSequenceThreads = 512;
 // The part of a plan that a kernel reads.
 struct Group {
   int layers, size, units, tile, stride;  // size: blocks a layer
+  int dgates;                             // copies of them, backward
 };
 
 // kCluster: the blocks of a group are a cluster. Otherwise they are part of a cooperative grid.
@@ -23,45 +25,6 @@ __device__ __forceinline__ void group_sync() {
     cluster_sync();
   else
     grid_sync();
-}
-
-// The same in two halves: what is stored between them reaches the group a barrier later, and does
-// not hold this one up.
-template <bool kCluster>
-__device__ __forceinline__ auto group_arrive() {
-  if constexpr (kCluster)
-    return cluster_arrive();
-  else
-    return grid_arrive();
-}
-
-template <bool kCluster, class Token>
-__device__ __forceinline__ void group_wait(Token token) {
-  if constexpr (kCluster)
-    cluster_wait();
-  else
-    grid_wait(token);
-}
-
-// Stores `values` in the shared memory of block `rank` of the cluster, at the place that `own` has
-// in this block's.
-template <int W>
-__device__ __forceinline__ void store_in_block(float* own, int rank, const float (&values)[W]) {
-  static_assert(W == 1 || W == 4, "one access");
-#if !defined(__CUDACC__)
-  store<W>(cooperative_groups::this_cluster().map_shared_rank(own, static_cast<unsigned>(rank)),
-           values);
-#elif __CUDA_ARCH__ >= 900
-  const auto here = static_cast<unsigned>(__cvta_generic_to_shared(own));
-  unsigned there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
-  if constexpr (W == 1)
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(values[0]) : "memory");
-  else
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there), "f"(values[0]),
-                 "f"(values[1]), "f"(values[2]), "f"(values[3])
-                 : "memory");
-#endif
 }
 
 // Rows q units + u of shared memory get rows q H + first + u of a matrix (4H, H) in their first
@@ -82,7 +45,7 @@ __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first,
 template <class Args>
 int launch_group(void (*kernel)(Args, Group), const SequencePlan& plan, const Args& args,
                  void* stream) {
-  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride};
+  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride, plan.dgates};
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
   const int blocks = plan.layers * plan.group;
   return launch_together(kernel, {cluster ? blocks : 1, !cluster},

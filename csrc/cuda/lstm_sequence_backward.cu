@@ -11,6 +11,10 @@
 // dgates would move 4 H. A team of 8 lanes computes 4 columns for 8 rows (or one), the lanes
 // splitting the sum over dgates. Bound as the forward kernel. The weights' gradients are one
 // GEMM over all steps afterwards.
+//
+// Slots, mailboxes and who may end are the forward kernel's: parts are sent after the block's
+// barrier of the step, which comes after all of its reads, so that who has a step's parts from all
+// blocks knows that its layer has read the slot before.
 #include <type_traits>
 
 #include "../common/cell.h"
@@ -31,45 +35,74 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const i64 first_unit = static_cast<i64>(rank) * g.units;
   const int thread = threadIdx.y * 32 + threadIdx.x, threads = blockDim.y * 32;
   const int own = g.tile * g.units;
+  const int columns = static_cast<int>((a.H + 3) / 4 * 4);
   const int sources = g.layers > 1 ? 2 : 1;  // of parts: the layer itself and the one above
   const i64 parts = static_cast<i64>(g.size) * own;
   T* const weights = reinterpret_cast<T*>(dynamic_shared());
+  const int pitch = g.tile + (kRows > 1 ? kTilePad : 0), dgates = 4 * g.units * pitch;
+  // Two where they fit: while a warp still multiplies one, others compute the next.
   float* const d = reinterpret_cast<float*>(weights + 4 * g.units * g.stride);  // (4 units, pitch)
-  const int pitch = g.tile + (kRows > 1 ? kTilePad : 0);
-  float* const dc = d + 4 * g.units * pitch;  // (tile, units)
-  float* const received = dc + own;           // in a cluster: 2 x (sources, size, tile, units)
+  float* const dc = d + (kCluster ? g.dgates : 1) * dgates;                     // (tile, units)
+  float* const received = dc + own;  // in a cluster: 2 x (sources, size, tile, units)
+  Mailbox* const box = reinterpret_cast<Mailbox*>(received + 2 * sources * parts);
+  // Of a cluster, the last blocks may have no units.
+  const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
+  // What there is of its tile, and the bytes of parts that a layer hands to this block in a pass.
+  const int rows = static_cast<int>(g.tile < a.B - first_row ? g.tile : a.B - first_row);
+  const int left = columns - static_cast<int>(first_unit);
+  const int bytes = rows * (g.units < left ? g.units : left) * size * 4;
   // In a grid, the same for each block in global memory.
   const i64 blocks = gridDim.x, first_block = static_cast<i64>(group) * g.size * g.layers;
   float* const exchange = static_cast<float*>(a.exchange);
 
-  const int columns = static_cast<int>((a.H + 3) / 4 * 4);
   float* const dh_of_call = static_cast<float*>(a.dh) + layer * a.B * a.H;
   float* const dc_of_call = static_cast<float*>(a.dc) + layer * a.B * a.H;
   const T* const first_cells = static_cast<const T*>(a.first) + layer * a.B * a.H;
   load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
   if (layer)
     load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
-  for (int e = thread; e < 4 * g.units * pitch; e += threads) d[e] = 0.0f;
+  for (int e = thread; e < (kCluster ? g.dgates : 1) * dgates; e += threads) d[e] = 0.0f;
   for (int e = thread; e < own; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
     dc[e] = row < a.B && unit < a.H ? dc_of_call[row * a.H + unit] : 0.0f;
   }
+  const bool top = layer + 1 == g.layers;
+  const auto due = [&](i64 pass) {
+    return (pass ? bytes : 0) + (!top && pass < a.steps ? bytes : 0);
+  };
+  if (kCluster && thread == 0 && rank < size) {
+    open_mailbox(box);
+    for (i64 pass = 0; pass < 2 && pass <= a.steps; ++pass) expect(&box->full[pass], due(pass));
+  }
   group_sync<kCluster>();
+  if (kCluster && rank >= size) return;
 
   const int lane = threadIdx.x % kTeam, team = thread / kTeam, teams = threads / kTeam;
   // Columns of the layer's own h, then of the layer below's.
   const int chunks = columns / 4 * (layer ? 2 : 1), items = chunks * (g.tile / kRows);
-  const bool top = layer + 1 == g.layers;
   // One pass more than there are steps: the last only adds up the gradient of the initial h.
-  const i64 ticks = a.steps + g.layers;
-  for (i64 tick = 0; tick < ticks; ++tick) {
-    const i64 pass = tick - (g.layers - 1 - layer);
+  const int delay = g.layers - 1 - layer;
+  const i64 start = kCluster ? delay : 0;
+  const i64 ticks = kCluster ? start + a.steps + 1 : a.steps + g.layers;
+  for (i64 tick = start; tick < ticks; ++tick) {
+    const i64 pass = tick - delay;
     const i64 step = a.steps - 1 - pass, t = a.reverse ? pass : step;
-    const bool active = pass >= 0 && pass <= a.steps;
-    const i64 mine = first_block + layer * g.size + rank;
+    const bool active = kCluster || (pass >= 0 && pass <= a.steps);
+    const unsigned slot = static_cast<unsigned>(pass) % 2, phase = static_cast<unsigned>(pass) / 2;
+    const i64 here = first_block + layer * g.size + rank;
     const float* const in = kCluster
-                                ? received + (tick + 1) % 2 * sources * parts
-                                : exchange + ((tick + 1) % 2 * blocks + mine) * sources * parts;
+                                ? received + slot * sources * parts
+                                : exchange + ((tick + 1) % 2 * blocks + here) * sources * parts;
+    float* const d_of_pass = d + (kCluster && slot && g.dgates > 1 ? dgates : 0);
+    if (kCluster) {
+      wait_for(&box->full[slot], phase);
+      if (thread == 0) {
+        if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));
+        // The pass before is over in all blocks of the layer: of use to who sends once more.
+        if (!top && pass && pass + 1 < a.steps)
+          arrive_in(&box->read[slot ^ 1], (layer + 1) * g.size + rank);
+      }
+    }
     for (int e = thread; active && e < own; e += threads) {
       const int r = e / g.units, u = e % g.units;
       const i64 row = first_row + r, unit = first_unit + u;
@@ -78,7 +111,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       float dh = 0.0f;
       if (pass) {
 #pragma unroll 8
-        for (int b = 0; b < g.size; ++b) dh += in[static_cast<i64>(b) * own + e];
+        for (int b = 0; b < size; ++b) dh += in[static_cast<i64>(b) * own + e];
       } else {
         dh = dh_of_row;
       }
@@ -91,7 +124,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       if (!top) {
         float dy = 0.0f;
 #pragma unroll 8
-        for (int b = 0; b < g.size; ++b) dy += in[parts + static_cast<i64>(b) * own + e];
+        for (int b = 0; b < size; ++b) dy += in[parts + static_cast<i64>(b) * own + e];
         dh += dy;
       } else if (a.dy) {
         dh += static_cast<float>(static_cast<const T*>(a.dy)[at * a.H + unit]);
@@ -110,7 +143,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         out[q * a.H] = rounded[q];
-        d[(q * g.units + u) * pitch + r] = static_cast<float>(rounded[q]);
+        d_of_pass[(q * g.units + u) * pitch + r] = static_cast<float>(rounded[q]);
       }
     }
     if (tick + 1 == ticks) break;
@@ -124,7 +157,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       for (int j = lane; j < 4 * g.units; j += kTeam) {
         float w[4], x[kRows];
         load<4>(weights + j * g.stride + k, w);
-        load<kRows>(d + j * pitch + first, x);
+        load<kRows>(d_of_pass + j * pitch + first, x);
 #pragma unroll
         for (int q = 0; q < 4; ++q)
 #pragma unroll
@@ -137,13 +170,20 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const int r = first + (kRows == 1 ? 0 : lane);
       const i64 place = below * parts + static_cast<i64>(rank) * own + r * g.units + unit % g.units;
       const float values[4] = {sum[0][0], sum[1][0], sum[2][0], sum[3][0]};
-      if (kCluster)
-        store_in_block(received + tick % 2 * sources * parts + place, owner, values);
-      else
+      if (kCluster) {
+        if (r >= rows) continue;
+        if (below && pass >= 2) wait_for(&box->read[slot], phase - 1);
+        const unsigned into = below ? slot : slot ^ 1;
+        send_to(received + into * sources * parts + place, &box->full[into], owner, values);
+      } else {
         store<4>(exchange + (tick % 2 * blocks + first_block + owner) * sources * parts + place,
                  values);
+      }
     }
-    group_sync<kCluster>();
+    if (!kCluster)
+      grid_sync();
+    else if (g.dgates == 1)
+      __syncthreads();
   }
 }
 

@@ -7,11 +7,11 @@ namespace cuda {
 namespace {
 
 // Cycles of a step, roughly. A multiprocessor reads 128 bytes from shared memory and does 128
-// multiply-adds a cycle; a hand-over within a cluster takes about half a microsecond, more in a
-// larger one, and across a grid a full one; the cell itself is five exponentials and divisions in
-// a row.
+// multiply-adds a cycle; h on its way to another block of a cluster takes about 200, to gather,
+// send and notice it as many again, and more to reach a larger one; across a grid it is stored,
+// fenced, counted and read back; the cell itself is five exponentials and divisions in a row.
 constexpr double kShared = 128, kMultiplied = 128, kCell = 450;
-constexpr double kCluster = 900, kClusterBlock = 25, kGrid = 2400;
+constexpr double kCluster = 500, kClusterBlock = 20, kGrid = 2400;
 // Above this many rows a group, the products of a GEMM a step keep the device busy by themselves.
 constexpr long long kMaxTile = 32;
 constexpr int kMaxThreads = 512, kLanes = 8;
@@ -26,8 +26,8 @@ SequencePlan per_step(const std::string& reason) {
   return plan;
 }
 
-SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, int group,
-                    long long tile) {
+SequencePlan layout(const SequenceShape& s, const DeviceFacts& device, int layers,
+                    SequenceKernel kernel, int group, long long tile) {
   SequencePlan p = {};
   p.layers = layers;
   p.kernel = kernel;
@@ -43,10 +43,14 @@ SequencePlan layout(const SequenceShape& s, int layers, SequenceKernel kernel, i
   const int pad = s.backward ? 16 : row_pad(s.element);
   p.stride = static_cast<int>(round_up(sources * columns, 128 / s.element) + pad / s.element);
   const long long received = sources * p.group * own;
-  p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4;
+  p.shared_memory = 4LL * p.units * p.stride * s.element + own * 4 + (cluster ? kMailbox : 0);
   if (s.backward) {
-    p.shared_memory +=
-        16LL * p.units * (p.tile + (p.rows > 1 ? kTilePad : 0)) + (cluster ? 2 * received * 4 : 0);
+    const long long dgates = 16LL * p.units * (p.tile + (p.rows > 1 ? kTilePad : 0));
+    p.shared_memory += dgates + (cluster ? 2 * received * 4 : 0);
+    // In a cluster a block computes the dgates of a step while it multiplies those before, if it
+    // can.
+    p.dgates = cluster && p.shared_memory + dgates <= device.shared_memory ? 2 : 1;
+    p.shared_memory += (p.dgates - 1) * dgates;
     p.exchange = cluster ? 0 : 2 * p.groups * p.group * layers * received;
   } else {
     p.shared_memory += (cluster ? 2 : 1) * sources * p.tile * columns * 4;
@@ -114,14 +118,14 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
   for (int group = 1; group <= most && device.sm >= 90; group *= 2) {
     const long long clusters = device.clusters_of(group * layers);
     if (clusters < 1) break;
-    consider(layout(s, layers, SequenceKernel::kCluster, group, div_up(s.batch, clusters)));
+    consider(layout(s, device, layers, SequenceKernel::kCluster, group, div_up(s.batch, clusters)));
   }
   for (long long tile = std::min(s.batch, kMaxTile); tile > 0; tile = tile > 8 ? tile / 2 : 0) {
     const long long groups = div_up(s.batch, s.batch <= 2 ? tile : round_up(tile, 8));
     const long long group = device.multiprocessors / (groups * layers);
     if (group < 1) break;
     const SequencePlan plan =
-        layout(s, layers, SequenceKernel::kGrid, static_cast<int>(group), tile);
+        layout(s, device, layers, SequenceKernel::kGrid, static_cast<int>(group), tile);
     // All blocks must be resident at once: one waits for every other.
     if (plan.groups * plan.group * layers <= device.multiprocessors) consider(plan);
   }

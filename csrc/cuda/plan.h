@@ -49,6 +49,9 @@ inline int row_pad(int element) { return element == 2 ? kNarrowRowPad : kRowPad;
 // Floats behind the rows of a tile, of which lanes read neighbouring units.
 constexpr int kTilePad = 4;
 
+// Bytes of barriers at the end of a block's shared memory, in a cluster.
+constexpr int kMailbox = 32;
+
 // A group of `group` blocks a layer runs `tile` rows of the batch through all steps; each of its
 // blocks owns `units` hidden units and keeps their 4 units x H weights in shared memory. With
 // several layers in one launch they run as a wavefront, each a step behind the one below it, and
@@ -58,6 +61,7 @@ struct SequencePlan {
   int layers, group, units, tile, groups, threads;
   int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
   int stride;               // elements between rows of weights in shared memory
+  int dgates;               // copies of them backward: 2 spare a barrier of the block a step
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory
   double cycles;            // of a step of all its layers: an estimate, by which plans compare

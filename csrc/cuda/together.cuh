@@ -16,19 +16,6 @@ __device__ __forceinline__ void cluster_sync() {
 #endif
 }
 
-__device__ __forceinline__ int cluster_arrive() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  cooperative_groups::this_cluster().barrier_arrive();
-#endif
-  return 0;
-}
-
-__device__ __forceinline__ void cluster_wait() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  cooperative_groups::this_cluster().barrier_wait();
-#endif
-}
-
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
 
 __device__ __forceinline__ auto grid_arrive() {

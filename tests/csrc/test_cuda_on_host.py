@@ -90,7 +90,7 @@ def test_lstm(ops, dtype, sizes, has_proj, reverse, packed, by_id):
 
 
 # sm, multiprocessors, shared memory of a block, largest cluster
-CLUSTERS = (90, 8, 40_000, 4)
+CLUSTERS = (90, 8, 48_000, 4)
 GRID = (80, 8, 40_000, 1)
 
 
@@ -110,6 +110,42 @@ def device(ops):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
     """Every step in one launch: against float64, and unused memory is NaN."""
+    device(facts)
+    hidden, batch, _steps, layers, _inputs = sizes
+    kind = "cluster" if facts is CLUSTERS else "grid"
+    for backward in (False, True):
+        like = torch.empty(0, dtype=dtype)
+        plan = ops.lstm_plan(like, hidden, batch, False, False, backward, layers)
+        assert plan.startswith(kind), plan
+        assert layers == 1 or hidden == 33 or plan.endswith(f"{layers} layers as a wavefront"), plan
+    _check_steps(dtype, sizes, reverse)
+
+
+@pytest.mark.parametrize(
+    "facts, sizes, blocks",
+    [
+        ((90, 16, 2_500, 2), (8, 1, 5, 1, 2), 2),  # dgates once
+        ((90, 16, 3_000, 8), (32, 1, 4, 1, 2), 8),
+        ((90, 16, 6_000, 16), (64, 1, 3, 1, 2), 16),
+        ((90, 16, 6_000, 16), (32, 1, 6, 2, 2), 8),
+        ((90, 16, 3_000, 8), (8, 1, 7, 4, 2), 2),
+        ((90, 16, 3_000, 4), (10, 1, 5, 1, 2), 4),  # of which one has no units
+        ((90, 16, 10_000, 16), (60, 5, 6, 1, 2), 16),
+    ],
+    ids=str,
+)
+def test_hand_over_between_blocks(ops, device, facts, sizes, blocks):
+    """h and its gradient reach every block of a cluster before they are used, and not too soon."""
+    device(facts)
+    hidden, batch, _steps, layers, _inputs = sizes
+    for backward in (False, True):
+        plan = ops.lstm_plan(torch.empty(0), hidden, batch, False, False, backward, layers)
+        assert re.match(rf"cluster: \d+ x {blocks} ", plan), plan
+    _check_steps(torch.float32, sizes, False)
+
+
+def _check_steps(dtype, sizes, reverse):
+    """Forward and backward by what serves, against float64."""
     hidden, batch, steps, layers, inputs = sizes
     torch.manual_seed(hidden)
     by_id = not reverse
@@ -126,12 +162,6 @@ def test_persistent_lstm(ops, device, dtype, facts, sizes, reverse):
     h0, c0 = (torch.randn(layers, batch, hidden).to(dtype) for _ in range(2))
     args = (x, ids, None, h0, c0, weights, True, False, reverse)
     oracle = tuple(_double(v) for v in args)
-    device(facts)
-    kind = "cluster" if facts is CLUSTERS else "grid"
-    for backward in (False, True):
-        plan = ops.lstm_plan(x, hidden, batch, False, False, backward, layers)
-        assert plan.startswith(kind), plan
-        assert layers == 1 or hidden == 33 or plan.endswith(f"{layers} layers as a wavefront"), plan
     found = native.lstm(*args, True)
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
@@ -164,7 +194,7 @@ A100 = (80, 108, 166_912, 1)
         (H200, torch.float32, 1, 1, "cluster: 1 x 1 "),
         (H200, torch.float32, 128, 1, "cluster: 1 x 8 "),
         (H200, torch.float32, 128, 64, "cluster: 8 x 16 "),
-        (H200, torch.float32, 256, 8, "grid: 1 x 64 "),
+        (H200, torch.float32, 256, 8, "cluster: 1 x 16 "),
         (H200, torch.bfloat16, 512, 8, "grid: 1 x 128 "),
         (H200, torch.float32, 512, 1, "grid: 1 x 128 "),
         (H200, torch.float32, 1024, 8, "grid: 1 x 128 "),

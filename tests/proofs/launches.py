@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .verifying import Change
 
@@ -10,6 +10,7 @@ from .verifying import Change
 # few units over several blocks.
 GRID = (80, 8, 40_000, 1)
 PER_STEP = (0, 0, 0, 0)
+PAIR = (90, 2, 40_000, 1)
 
 
 def cluster(most: int, shared: int = 40_000) -> tuple[int, int, int, int]:
@@ -32,7 +33,9 @@ class Proof:
     seconds: int = 300
 
 
-def _lstm(what, device, hidden, batch, steps, *, backward=False, quick=False, **options):
+def _lstm(
+    what, device, hidden, batch, steps, *, backward=False, quick=False, seconds=300, **options
+):
     direction = "backward" if backward else "forward"
     call = {"operation": "lstm", "device": device, "hidden": hidden, "batch": batch, "steps": steps}
     call |= {"backward": backward, **options}
@@ -40,7 +43,8 @@ def _lstm(what, device, hidden, batch, steps, *, backward=False, quick=False, **
     if device == PER_STEP:
         kernel, source = f"{direction}_kernel", "lstm_cell.cu"
     wide = options.get("dtype") == "float64"
-    return Proof(f"{what}, {direction}", kernel, source, call, quick=quick, representative=wide)
+    more = {"quick": quick, "representative": wide, "seconds": seconds}
+    return Proof(f"{what}, {direction}", kernel, source, call, **more)
 
 
 def _sequences() -> list[Proof]:
@@ -48,16 +52,25 @@ def _sequences() -> list[Proof]:
     for backward in (False, True):
         way = {"backward": backward}
         rows += [
-            _lstm("one block, one step", cluster(1), 8, 1, 1, **way),
-            _lstm("one block", cluster(1), 8, 1, 3, quick=True, **way),
+            _lstm("one block a row, one step", PAIR, 8, 2, 1, **way),
+            _lstm("one block a row", PAIR, 8, 2, 3, quick=backward, **way),
             _lstm("2 blocks", cluster(2, 3000), 8, 1, 4, quick=True, **way),
             _lstm("4 blocks", cluster(4, 3000), 16, 1, 2, **way),
             _lstm("8 blocks", cluster(8, 3000), 32, 1, 2, **way),
+            _lstm("16 blocks", cluster(16, 6000), 64, 1, 2, seconds=1200, **way),
+            _lstm("6 steps", cluster(2, 3000), 8, 1, 6, **way),
+            _lstm("blocks without units", cluster(4, 3000), 10, 1, 3, **way),
             _lstm("2 rows, 7 units", cluster(2, 3000), 7, 2, 2, **way),
             _lstm("a tile of 8, half full", cluster(2, 4000), 6, 3, 2, **way),
-            _lstm("two groups of a tile", (90, 2, 40_000, 1), 8, 11, 2, **way),
+            _lstm("two groups of a tile", PAIR, 8, 11, 2, **way),
             _lstm("2 layers", cluster(2), 8, 1, 3, layers=2, quick=True, **way),
-            _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 2, layers=2, **way),
+            _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 5, layers=2, **way),
+            _lstm("2 layers of 4 blocks", cluster(8, 3000), 16, 1, 2, layers=2, **way),
+            _lstm(
+                "2 layers of 8 blocks", cluster(16, 6000), 32, 1, 2, layers=2, seconds=1200, **way
+            ),
+            _lstm("2 layers, 6 steps", cluster(2), 8, 1, 6, layers=2, **way),
+            _lstm("4 layers of 2 blocks", cluster(8, 3000), 8, 1, 3, layers=4, **way),
             _lstm("2 layers, a tile", cluster(2), 8, 3, 2, layers=2, **way),
             _lstm("4 layers", cluster(4), 8, 1, 2, layers=4, **way),
             _lstm("reverse", cluster(2, 3000), 8, 1, 3, reverse=True, **way),
@@ -65,9 +78,9 @@ def _sequences() -> list[Proof]:
             _lstm("bfloat16", cluster(2, 7000), 16, 1, 3, dtype="bfloat16", **way),
             _lstm("float16, a tile", cluster(2, 4000), 6, 3, 2, dtype="float16", **way),
             _lstm("grid of one", GRID, 4, 1, 2, **way),
-            _lstm("grid", GRID, 8, 1, 3, quick=True, **way),
+            _lstm("grid", GRID, 8, 1, 3, quick=backward, **way),
             _lstm("grid, 15 units", GRID, 15, 1, 2, **way),
-            _lstm("grid, a tile", GRID, 8, 3, 2, **way),
+            _lstm("grid, a tile", GRID, 8, 3, 2, quick=not backward, **way),
             _lstm("grid, two groups", (80, 4, 40_000, 1), 8, 11, 2, **way),
             _lstm("grid, 2 layers", GRID, 8, 1, 3, layers=2, **way),
             _lstm("grid, 3 layers, reverse", GRID, 4, 1, 2, layers=3, reverse=True, **way),
@@ -80,8 +93,9 @@ def _sequences() -> list[Proof]:
         _lstm("nothing saved", cluster(2, 3000), 8, 1, 3, save=False),
         _lstm("nothing saved, 2 layers", cluster(2), 8, 1, 3, layers=2, save=False),
         _lstm("grid, nothing saved, 2 layers", GRID, 8, 1, 2, layers=2, save=False),
+        _lstm("2 blocks, dgates once", cluster(2, 2500), 8, 1, 4, backward=True),
         _lstm("no dy", cluster(2, 3000), 8, 1, 2, backward=True, dy=False),
-        replace(_lstm("H = 128 in 8 blocks", cluster(8), 128, 1, 2), seconds=1200),
+        _lstm("H = 128 in 8 blocks", cluster(8), 128, 1, 2, seconds=1200),
     ]
     return rows
 

@@ -27,32 +27,32 @@ def _mutant(what: str, launch: str, source: str, *texts: str, quick: bool = Fals
     return Mutant(what, launch, tuple(changes), quick)
 
 
-_FIRST = "  group_sync<kCluster>();\n\n  const int lane"
+MAILBOX = "cuda/mailbox.cuh"
+_FIRST = "  group_sync<kCluster>();\n"
 _LEAVES = "  if (threadIdx.y == 3) return;\n"
-_TICK = "    group_sync<kCluster>();\n"
-_ARRIVE, _SAVE = "    const auto token = group_arrive<kCluster>();\n", "    save();\n"
-_WAIT = "    group_wait<kCluster>(token);\n"
-_FORWARD_TICK = _ARRIVE + _SAVE + _WAIT
-_BLOCK_TICK = _SAVE + "    __syncthreads();\n"
-_LOOP = "    for (int base = 0; active && base < items; base += teams) {\n"
-_BACKWARD_TICK = "    }\n" + _TICK + "  }\n}\n"
+_FULL = "wait_for(&box->full[slot], phase);"
+_GRID_TICK = """    const auto token = grid_arrive();
+    save();
+    grid_wait(token);
+"""
+_GRID_BACKWARD_TICK = "      grid_sync();\n"
+_TELL = """        if (layer && step && step + 1 < steps)
+          arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
+"""
+_TELL_BACKWARD = """        if (!top && pass && pass + 1 < a.steps)
+          arrive_in(&box->read[slot ^ 1], (layer + 1) * g.size + rank);
+"""
 
 MUTANTS = [
-    # Forward, in a cluster.
+    # Forward, in a cluster: slots, bytes, phases.
     _mutant(
-        "one buffer in place of two",
+        "one slot in place of two",
         "2 blocks, forward",
         FORWARD,
-        "float* next = h + (kCluster && tick % 2 == 0 ? state : 0);",
-        "float* next = h + (kCluster && tick % 2 ? state : 0);",
-        quick=True,
-    ),
-    _mutant(
-        "no barrier before the first step",
-        "2 blocks, forward",
-        FORWARD,
-        _FIRST,
-        "\n  const int lane",
+        "const float* now = h + (kCluster && slot ? state : 0);",
+        "const float* now = h;",
+        "send_to(from + (into ? state : 0),",
+        "send_to(from,",
         quick=True,
     ),
     _mutant(
@@ -60,22 +60,102 @@ MUTANTS = [
         "2 blocks, forward",
         FORWARD,
         _FIRST,
-        _FIRST.replace("group_sync<kCluster>", "__syncthreads"),
+        "  __syncthreads();\n",
+        quick=True,
     ),
+    _mutant("no barrier before the first step", "2 blocks, forward", FORWARD, _FIRST, ""),
+    _mutant("no wait for a step's h", "2 blocks, forward", FORWARD, _FULL, "", quick=True),
     _mutant(
-        "a block's barrier after a step",
+        "a wait for the phase before",
         "2 blocks, forward",
         FORWARD,
-        _FORWARD_TICK,
-        _BLOCK_TICK,
+        _FULL,
+        _FULL.replace("phase", "phase + 1"),
     ),
     _mutant(
-        "no barrier after a step",
+        "a wait for the other slot",
         "2 blocks, forward",
         FORWARD,
-        _FORWARD_TICK,
-        _SAVE,
+        _FULL,
+        _FULL.replace("slot", "slot ^ 1"),
     ),
+    _mutant(
+        "16 bytes too few are waited for",
+        "2 blocks, forward",
+        FORWARD,
+        "bytes = rows * columns * 4;",
+        "bytes = rows * columns * 4 - 16;",
+        quick=True,
+    ),
+    _mutant(
+        "16 bytes too many are waited for",
+        "2 blocks, forward",
+        FORWARD,
+        "bytes = rows * columns * 4;",
+        "bytes = rows * columns * 4 + 16;",
+    ),
+    _mutant(
+        "later bytes are not announced",
+        "2 blocks, forward",
+        FORWARD,
+        "if (step + 2 < steps) expect(&box->full[slot], due(step + 2));",
+        "",
+    ),
+    _mutant(
+        "bytes are announced by every thread",
+        "2 blocks, forward",
+        FORWARD,
+        "      if (thread == 0) {",
+        "      {",
+    ),
+    _mutant(
+        "bytes are announced before the phase has ended",
+        "2 blocks, forward",
+        FORWARD,
+        "      " + _FULL,
+        "      if (thread == 0 && step + 2 < steps) expect(&box->full[slot], due(step + 2));\n      "
+        + _FULL,
+        "        if (step + 2 < steps) expect(&box->full[slot], due(step + 2));\n",
+        "",
+    ),
+    _mutant(
+        "a barrier of two arrivals",
+        "2 blocks, forward",
+        MAILBOX,
+        'mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&box->full[k])',
+        'mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(shared_address(&box->full[k])',
+    ),
+    _mutant(
+        "a mailbox that opens after the cluster's barrier",
+        "2 blocks, forward",
+        FORWARD,
+        "  if (kCluster && thread == 0) {\n    open_mailbox",
+        "  group_sync<kCluster>();\n  if (kCluster && thread == 0) {\n    open_mailbox",
+        "nor write into a block that has not begun.\n" + _FIRST,
+        "nor write into a block that has not begun.\n",
+    ),
+    _mutant(
+        "h counted at the other slot's barrier",
+        "2 blocks, forward",
+        FORWARD,
+        "&box->full[into], to * g.size + b, four);",
+        "&box->full[into ^ 1], to * g.size + b, four);",
+    ),
+    _mutant(
+        "h into the slot that is read",
+        "2 blocks, forward",
+        FORWARD,
+        "if (!last) hand_to(layer, slot ^ 1, place);",
+        "if (!last) hand_to(layer, slot, place);",
+    ),
+    _mutant(
+        "the last step's h handed on",
+        "2 blocks, forward",
+        FORWARD,
+        "if (!last) hand_to(layer, slot ^ 1, place);",
+        "hand_to(layer, slot ^ 1, place);",
+    ),
+    # Threads that come, go and share.
     _mutant(
         "a warp that leaves before the barrier",
         "2 blocks, forward",
@@ -85,43 +165,61 @@ MUTANTS = [
         quick=True,
     ),
     _mutant(
-        "the barrier of odd steps alone",
+        "a warp that leaves before it sends",
         "2 blocks, forward",
         FORWARD,
-        _FORWARD_TICK,
-        _SAVE + "    if (tick % 2) group_sync<kCluster>();\n",
+        "      " + _FULL,
+        "      " + _FULL + "\n      if (step == 1 && threadIdx.y == 0) return;",
     ),
     _mutant(
-        "arrival before h is handed on",
+        "warps that wait and never send",
         "2 blocks, forward",
         FORWARD,
-        _LOOP,
-        "    if (tick + 1 < ticks) cluster_arrive();\n" + _LOOP,
-        _ARRIVE,
-        "    const decltype(group_arrive<kCluster>()) token = {};\n",
+        "    if (idle) return;\n",
+        "    if (idle && rank >= size) return;\n",
+    ),
+    _mutant(
+        "h sent while other lanes still read",
+        "2 blocks, forward",
+        FORWARD,
+        "        __syncwarp();  // what the other lanes read, they have read\n",
+        "",
         quick=True,
     ),
-    _mutant("arrivals that nobody waits for", "2 blocks, forward", FORWARD, _WAIT, ""),
     _mutant(
-        "every lane hands h to every block",
+        "every lane sends h to every block",
         "2 blocks, forward",
         FORWARD,
-        "for (int b = kRows == 1 ? lane : 0; !last && b < g.size; b += kStride)",
-        "for (int b = 0; !last && b < g.size; ++b)",
+        "for (int b = first_block; r < rows && b < size; b += kLanes)",
+        "for (int b = 0; r < rows && b < size; ++b)",
     ),
     _mutant(
-        "h handed on a unit too far",
+        "a block that gets no h",
         "2 blocks, forward",
         FORWARD,
-        "float* to = next + r * width + unit;",
-        "float* to = next + r * width + unit + 1;",
+        "for (int b = first_block; r < rows && b < size; b += kLanes)",
+        "for (int b = first_block; r < rows && b < size - 1; b += kLanes)",
+    ),
+    _mutant(
+        "h sent 4 units too far",
+        "2 blocks, forward",
+        FORWARD,
+        "static_cast<int>(first_unit) + u / 4 * 4;",
+        "static_cast<int>(first_unit) + u / 4 * 4 + 4;",
+    ),
+    _mutant(
+        "h sent a unit too far",
+        "2 blocks, forward",
+        FORWARD,
+        "static_cast<int>(first_unit) + u / 4 * 4;",
+        "static_cast<int>(first_unit) + u / 4 * 4 + 1;",
     ),
     _mutant(
         "units of two blocks overlap",
         "2 blocks, forward",
         FORWARD,
         "const i64 first_unit = static_cast<i64>(rank) * g.units;",
-        "const i64 first_unit = static_cast<i64>(rank) * (g.units - 1);",
+        "const i64 first_unit = static_cast<i64>(rank) * (g.units - 4);",
     ),
     _mutant(
         "rows of two groups overlap",
@@ -134,23 +232,69 @@ MUTANTS = [
         "every lane of a team stores",
         "2 blocks, forward",
         FORWARD,
-        "const bool owns = there && (kRows > 1 || lane == 0);",
-        "const bool owns = there;",
+        "const bool owns = row < a.B && unit < a.H && (kRows > 1 || lane == 0);",
+        "const bool owns = row < a.B && unit < a.H;",
     ),
+    # Between layers.
     _mutant(
         "the layer above gets h in place of its own",
         "2 layers, forward",
         FORWARD,
-        "store_in_block(to + columns, (layer + 1) * g.size + b, sent);",
-        "store_in_block(to, (layer + 1) * g.size + b, sent);",
+        "hand_to(layer + 1, slot, place + columns);",
+        "hand_to(layer + 1, slot, place);",
+    ),
+    _mutant(
+        "the layer above gets h a step early",
+        "2 layers, forward",
+        FORWARD,
+        "hand_to(layer + 1, slot, place + columns);",
+        "hand_to(layer + 1, slot ^ 1, place + columns);",
+    ),
+    _mutant(
+        "no wait for the layer above to have read",
+        "2 layers, 6 steps, forward",
+        FORWARD,
+        "if (step >= 2) wait_for(&box->read[slot], phase - 1);",
+        "",
+        quick=True,
+    ),
+    _mutant(
+        "a wait for what the layer above will read",
+        "2 layers, 6 steps, forward",
+        FORWARD,
+        "if (step >= 2) wait_for(&box->read[slot], phase - 1);",
+        "if (step >= 2) wait_for(&box->read[slot], phase);",
+    ),
+    _mutant(
+        "a slot called read before the next is there",
+        "2 layers of 2 blocks, forward",
+        FORWARD,
+        _TELL,
+        "",
+        "      " + _FULL,
+        "      if (thread == 0)\n" + _TELL + "      " + _FULL,
+    ),
+    _mutant(
+        "the other slot called read",
+        "2 layers, 6 steps, forward",
+        FORWARD,
+        "arrive_in(&box->read[slot ^ 1],",
+        "arrive_in(&box->read[slot],",
+    ),
+    _mutant(
+        "nobody says that a slot was read",
+        "2 layers, 6 steps, forward",
+        FORWARD,
+        _TELL,
+        "",
     ),
     # Forward, in a grid.
     _mutant(
         "a block's barrier in place of the grid's",
         "grid, forward",
         FORWARD,
-        _FORWARD_TICK,
-        _BLOCK_TICK,
+        _GRID_TICK,
+        "    save();\n    __syncthreads();\n",
         quick=True,
     ),
     _mutant(
@@ -166,7 +310,7 @@ MUTANTS = [
         "no barrier after h was read back",
         "grid, forward",
         FORWARD,
-        "      __syncthreads();\n    }\n  }\n",
+        "    }\n    __syncthreads();\n  }\n",
         "    }\n  }\n",
     ),
     _mutant(
@@ -178,33 +322,58 @@ MUTANTS = [
     ),
     # Backward.
     _mutant(
-        "one buffer in place of two",
+        "one slot in place of two",
         "2 blocks, backward",
         BACKWARD,
-        "received + (tick + 1) % 2 * sources * parts",
-        "received + tick % 2 * sources * parts",
+        "? received + slot * sources * parts",
+        "? received",
+        "send_to(received + into * sources * parts + place,",
+        "send_to(received + place,",
         quick=True,
     ),
+    _mutant("no barrier before the first step", "2 blocks, backward", BACKWARD, _FIRST, ""),
     _mutant(
-        "no barrier before the first step",
+        "a block's barrier before the first step",
         "2 blocks, backward",
         BACKWARD,
         _FIRST,
-        "\n  const int lane",
+        "  __syncthreads();\n",
     ),
+    _mutant("no wait for a step's parts", "2 blocks, backward", BACKWARD, _FULL, ""),
     _mutant(
-        "a block's barrier after a step",
+        "a wait for the phase before",
         "2 blocks, backward",
         BACKWARD,
-        _BACKWARD_TICK,
-        _BACKWARD_TICK.replace("group_sync<kCluster>", "__syncthreads"),
+        _FULL,
+        _FULL.replace("phase", "phase + 1"),
     ),
     _mutant(
-        "no barrier after a step",
+        "16 bytes too few are waited for",
         "2 blocks, backward",
         BACKWARD,
-        _BACKWARD_TICK,
-        _BACKWARD_TICK.replace(_TICK, ""),
+        "(g.units < left ? g.units : left) * size * 4;",
+        "(g.units < left ? g.units : left) * size * 4 - 16;",
+    ),
+    _mutant(
+        "16 bytes too many are waited for",
+        "2 blocks, backward",
+        BACKWARD,
+        "(g.units < left ? g.units : left) * size * 4;",
+        "(g.units < left ? g.units : left) * size * 4 + 16;",
+    ),
+    _mutant(
+        "later bytes are not announced",
+        "2 blocks, backward",
+        BACKWARD,
+        "if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));",
+        "",
+    ),
+    _mutant(
+        "parts counted at the other slot's barrier",
+        "2 blocks, backward",
+        BACKWARD,
+        "&box->full[into], owner, values);",
+        "&box->full[into ^ 1], owner, values);",
     ),
     _mutant(
         "no barrier between dgates and their products",
@@ -215,11 +384,33 @@ MUTANTS = [
         quick=True,
     ),
     _mutant(
+        "dgates over those that are multiplied",
+        "2 blocks, backward",
+        BACKWARD,
+        "d + (kCluster && slot && g.dgates > 1 ? dgates : 0);",
+        "d;",
+        quick=True,
+    ),
+    _mutant(
+        "no barrier before dgates are overwritten",
+        "2 blocks, dgates once, backward",
+        BACKWARD,
+        "    else if (g.dgates == 1)\n      __syncthreads();\n",
+        "",
+    ),
+    _mutant(
         "a warp that leaves before the barrier",
         "2 blocks, backward",
         BACKWARD,
         _FIRST,
         _LEAVES + _FIRST,
+    ),
+    _mutant(
+        "a warp that leaves before it sends",
+        "2 blocks, backward",
+        BACKWARD,
+        "break;\n    __syncthreads();\n",
+        "break;\n    __syncthreads();\n    if (pass == 1 && threadIdx.y == 0) return;\n",
     ),
     _mutant(
         "blocks hand their parts to one place",
@@ -239,8 +430,8 @@ MUTANTS = [
         "units share a dgate",
         "2 blocks, backward",
         BACKWARD,
-        "d[(q * g.units + u) * pitch + r]",
-        "d[(q * g.units) * pitch + r]",
+        "d_of_pass[(q * g.units + u) * pitch + r]",
+        "d_of_pass[(q * g.units) * pitch + r]",
     ),
     _mutant(
         "parts of two layers in one place",
@@ -250,18 +441,41 @@ MUTANTS = [
         "const i64 place = 0 * parts +",
     ),
     _mutant(
+        "no wait for the layer below to have read",
+        "2 layers, 6 steps, backward",
+        BACKWARD,
+        "if (below && pass >= 2) wait_for(&box->read[slot], phase - 1);",
+        "",
+    ),
+    _mutant(
+        "a slot called read before the next is there",
+        "2 layers of 2 blocks, backward",
+        BACKWARD,
+        _TELL_BACKWARD,
+        "",
+        "      " + _FULL,
+        "      if (thread == 0)\n" + _TELL_BACKWARD + "      " + _FULL,
+    ),
+    _mutant(
+        "the other slot called read",
+        "2 layers, 6 steps, backward",
+        BACKWARD,
+        "arrive_in(&box->read[slot ^ 1],",
+        "arrive_in(&box->read[slot],",
+    ),
+    _mutant(
         "one exchange in place of two",
         "grid, backward",
         BACKWARD,
-        "exchange + ((tick + 1) % 2 * blocks + mine)",
-        "exchange + (tick % 2 * blocks + mine)",
+        "exchange + ((tick + 1) % 2 * blocks + here)",
+        "exchange + (tick % 2 * blocks + here)",
     ),
     _mutant(
         "a block's barrier in place of the grid's",
         "grid, backward",
         BACKWARD,
-        _BACKWARD_TICK,
-        _BACKWARD_TICK.replace("group_sync<kCluster>", "__syncthreads"),
+        _GRID_BACKWARD_TICK,
+        "      __syncthreads();\n",
     ),
     # A step's cell, the head and rows.
     _mutant(

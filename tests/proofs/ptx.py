@@ -135,6 +135,14 @@ class _Rewriter:
                 else:
                     self.addresses[to] = _Address(at.parameter, at.offset, more)
                 return []
+        elif found := re.match(r"\s*mad\.lo\.s64 \t(%\w+), (%\w+), (\d+), (%\w+);", line):
+            to, factor, stride, source = found.groups()
+            at = self.addresses.get(source)
+            if at is not None and at.delta is None:
+                delta = self.register()
+                self.strides[delta] = int(stride)
+                self.addresses[to] = _Address(at.parameter, at.offset, delta)
+                return [f"\tmul.lo.s64 \t{delta}, {factor}, {stride};"]
         elif found := re.match(r"\s*cvta\.to\.global\.u64 \t(%\w+), (%\w+);", line):
             if found[2] in self.nonnull:
                 self.nonnull[found[1]] = self.nonnull[found[2]]

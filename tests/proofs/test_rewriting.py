@@ -8,6 +8,7 @@ import pytest
 
 from .ptx import Unsupported, entries, rewrite
 from .recording import Argument, Launch, plain_name
+from .verifying import paired
 
 NAME = "_ZN6charlm4cuda57_GLOBAL__N__fd2cbe73_7_some_cu_87a7f56f11some_kernelIfEEvNS0_1AE"
 BODY = """
@@ -55,6 +56,21 @@ def test_parameters_become_what_the_launch_gave():
     # The second may lie 0 or 8 bytes on: a pointer, or null.
     assert "setp.eq.s64 %chosen, %rd3, 0;" in lines
     assert ".param .u64 .ptr .global .align 16 object_1" in lines
+
+
+def test_an_element_of_an_array_found_in_one_instruction():
+    body = BODY.replace("mul.wide.u32 \t%rd3, %r7, 8;", "mad.lo.s64 \t%rd4, %rd3, 8, %rd2;")
+    body = body.replace("\tadd.s64 \t%rd4, %rd2, %rd3;\n", "")
+    lines = [
+        line.strip().replace("\t", "") for line in rewrite(_module(body), _launch()).split("\n")
+    ]
+    assert "mul.lo.s64 %own1, %rd3, 8;" in lines and "setp.eq.s64 %chosen, %own1, 0;" in lines
+
+
+def test_blocks_that_are_clusters_of_one_send_to_themselves():
+    found = paired("\t.reg .pred %chosen;\n\tmapa.shared::cluster.u32 %r9, %r8, %r3;\n")
+    assert "mov.u32 \t%own_rank, %cluster_ctarank;" in found
+    assert "mapa.shared::cluster.u32 %r9, %r8, %own_rank;" in found
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,16 @@ def compile_ptx(nvcc: str, source: str, dtype: str, changes: tuple[Change, ...] 
     return kept.read_text()
 
 
+# What refuses a kernel, as a result or in its details: it may race, block, or use a barrier that is
+# not there. Whatever else stops the verifier is no refusal.
+REFUSALS = (
+    "potential_race",
+    "not_wellsynced",
+    "invalid_lifecycle",
+    "incomplete_cluster_collective",
+)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the verifier said."""
@@ -138,6 +148,11 @@ class Verdict:
     seconds: float
     details: tuple[str, ...]  # of findings: what, and lines of the source
     kept: bool = False  # from the cache
+
+    @property
+    def refused(self) -> bool:
+        codes = (detail.split(":")[0] for detail in self.details)
+        return any(code in REFUSALS for code in (self.result, *codes))
 
 
 def _place(access: object) -> str:
@@ -151,6 +166,19 @@ def _details(report: dict) -> list[str]:
         places = [_place(race.get(side)) for side in ("first", "second")]
         found.append(f"race: {' and '.join(places)}")
     return list(dict.fromkeys(found))[:20]
+
+
+def paired(text: str) -> str:
+    """The verifier knows asynchronous stores in clusters of several blocks only: two that are each a
+    cluster of their own are taken for one, of which each sends to itself."""
+    own = "\tmov.u32 \t%own_rank, %cluster_ctarank;"
+    text = re.sub(
+        r"^\s*mapa\.shared::cluster\.u32 (%\w+), (%\w+), %?\w+;",
+        rf"{own}\n\tmapa.shared::cluster.u32 \1, \2, %own_rank;",
+        text,
+        flags=re.M,
+    )
+    return text.replace("\t.reg .pred %chosen;", "\t.reg .pred %chosen;\n\t.reg .u32 %own_rank;", 1)
 
 
 def verify(
@@ -170,6 +198,9 @@ def verify(
     data: then the proof is of those branches.
     """
     cluster = launch.grid if launch.cooperative else (launch.cluster, 1, 1)
+    rewritten = rewrite(text, launch, ids)
+    if launch.cluster == 1 and "st.async" in rewritten:
+        cluster, rewritten = (2, 1, 1), paired(rewritten)
     given = {
         "schema": "spverify.kernel-input/v1",
         "entry": "kernel",
@@ -183,7 +214,7 @@ def verify(
     }
     if representative:
         given["assumptions"] = {"representative_branches": True}
-    rewritten, configuration = rewrite(text, launch, ids), json.dumps(given)
+    configuration = json.dumps(given)
     # Lines of the source matter to what is found, not to a proof.
     unlined = re.sub(r"^\s*\.(?:loc|file)\b.*\n", "", rewritten, flags=re.M)
     unlined = unlined.split("\n\t.section")[0]

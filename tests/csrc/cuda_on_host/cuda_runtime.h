@@ -2,8 +2,9 @@
 //
 // A fiber for each thread of a block; blocks run one after another, those of a cluster or of a
 // cooperative grid together. A barrier or a warp collective parks the fiber until the rest of its
-// group has come. Covers what the kernels use and no more; says nothing about speed, memory
-// spaces or races between warps.
+// group has come. What is sent to another block arrives at once or late, by turns as a generator of
+// numbers says, and a block that has ended holds NaN and may be sent nothing. Covers what the
+// kernels use and no more; says nothing about speed, memory spaces or races between warps.
 #pragma once
 
 #include <math.h>
@@ -14,6 +15,7 @@
 #include <ucontext.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -87,7 +89,20 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace cuda_on_host {
 
-enum class State { kRun, kWarp, kBlock, kTogether, kDone };
+enum class State { kRun, kWarp, kBlock, kTogether, kMbarrier, kDone };
+
+// What PTX says of an mbarrier: a phase ends when nobody's arrival and no byte is missing.
+struct Mbarrier {
+  int count, pending;
+  long long bytes;
+  unsigned phase;
+};
+
+struct Message {
+  char* to;
+  unsigned long long* barrier;
+  std::vector<char> bytes;
+};
 
 // Entered through its context, resumed by longjmp: unlike swapcontext that asks no kernel.
 struct Fiber {
@@ -98,6 +113,8 @@ struct Fiber {
   bool entered;
   unsigned turn;  // of the two halves of `lanes`
   dim3 thread, block;
+  unsigned long long* barrier;  // waited for in kMbarrier, until a phase of this parity has ended
+  unsigned parity;
 };
 
 struct Machine {
@@ -108,6 +125,13 @@ struct Machine {
   jmp_buf scheduler;
   std::function<void()> body;
   bool trapped;
+  std::vector<bool> ended;  // of each block
+  std::map<unsigned long long*, Mbarrier> barriers;
+  std::vector<Message> messages;  // on their way
+  const char* fault;              // what a thread may not do, thrown where no fiber runs
+  unsigned random;
+
+  unsigned draw() { return (random = random * 1664525u + 1013904223u) >> 16; }
 
   void park(State state) {
     fibers[current].state = state;
@@ -154,26 +178,86 @@ struct Machine {
       f.context.uc_link = nullptr;
       makecontext(&f.context, &Machine::enter, 0);
     }
+    ended.assign(blocks, false);
+    barriers.clear();
+    messages.clear();
+    fault = nullptr;
+    random = 1;
     for (bool alive = true, moved = true; alive; moved = false) {
       alive = false;
-      for (current = 0; current < all; ++current) {
+      const size_t start = draw() % all;
+      for (size_t k = 0; k < all; ++k) {
+        current = (start + k) % all;
         if (fibers[current].state == State::kRun) {
           moved = true;
           threadIdx = fibers[current].thread;
           blockIdx = fibers[current].block;
           resume(fibers[current]);
+          if (fault) throw std::runtime_error(fault);
         }
         alive |= fibers[current].state != State::kDone;
       }
+      if (!moved && !messages.empty()) {
+        moved = true;
+        deliver_some();
+      }
+      if (fault) throw std::runtime_error(fault);
       if (alive && !moved) throw std::runtime_error("the kernel hangs in a barrier");
+      for (size_t k = 0; k < all; ++k)
+        if (fibers[k].state == State::kMbarrier &&
+            barrier_at(fibers[k].barrier).phase % 2 != fibers[k].parity)
+          fibers[k].state = State::kRun;
       for (size_t block = 0; block < all; block += threads) {
         const size_t end = block + threads;
         for (size_t warp = block; warp < end; warp += 32)
           release(warp, warp + 32 < end ? warp + 32 : end, State::kWarp);
         release(block, end, State::kBlock);
+        end_if_done(block / threads);
       }
       release(0, all, State::kTogether);
     }
+  }
+
+  // A block whose threads have all returned gives up its memory.
+  void end_if_done(size_t block) {
+    if (ended[block]) return;
+    for (size_t k = block * threads; k < (block + 1) * threads; ++k)
+      if (fibers[k].state != State::kDone) return;
+    ended[block] = true;
+    shared[block].assign(shared[block].size(), static_cast<char>(0xff));
+  }
+
+  static constexpr unsigned long long kMade = 0x6d62617272696572ull;
+
+  Mbarrier& barrier_at(unsigned long long* at) {
+    if (*at != kMade) fault = "an mbarrier was not made, was overwritten, or its block has ended";
+    return barriers[at];
+  }
+
+  void turn_if_over(Mbarrier& b) {
+    if (b.pending || b.bytes) return;
+    b.pending = b.count;
+    ++b.phase;
+  }
+
+  void deliver(const Message& m) {
+    Mbarrier& b = barrier_at(m.barrier);
+    if (fault) return;
+    memcpy(m.to, m.bytes.data(), m.bytes.size());
+    b.bytes -= static_cast<long long>(m.bytes.size());
+    turn_if_over(b);
+  }
+
+  // One in two of those on their way, and at least one, in no order.
+  void deliver_some() {
+    std::vector<Message> sent;
+    sent.swap(messages);
+    for (size_t k = sent.size(); k > 1; --k) std::swap(sent[k - 1], sent[draw() % k]);
+    for (size_t k = 0; k < sent.size(); ++k)
+      if (k == 0 || draw() % 2)
+        deliver(sent[k]);
+      else
+        messages.push_back(std::move(sent[k]));
   }
 
   static constexpr size_t kStack = 1 << 16;
@@ -192,8 +276,44 @@ inline char* dynamic_shared() { return machine.shared[machine.current / machine.
 // The same place in the shared memory of another block of the cluster.
 template <class T>
 T* in_block(T* own, unsigned rank) {
+  if (machine.ended.at(rank)) machine.fault = "a block reaches into one that has ended";
   return reinterpret_cast<T*>(machine.shared.at(rank).data() +
                               (reinterpret_cast<char*>(own) - dynamic_shared()));
+}
+
+inline void mbarrier_init(unsigned long long* own, int count) {
+  *own = Machine::kMade;
+  machine.barriers[own] = {count, count, 0, 0};
+}
+
+inline void mbarrier_arrive(unsigned long long* at, int bytes = 0) {
+  Mbarrier& b = machine.barrier_at(at);
+  if (machine.fault) return;
+  if (!b.pending) machine.fault = "more arrivals at an mbarrier than its phase has";
+  b.bytes += bytes;
+  --b.pending;
+  machine.turn_if_over(b);
+}
+
+// Parks until the phase of this parity has ended.
+inline void mbarrier_wait(unsigned long long* own, unsigned parity) {
+  Fiber& f = machine.fibers[machine.current];
+  f.barrier = own;
+  f.parity = parity;
+  machine.park(State::kMbarrier);
+}
+
+// Stores in block `rank` at the place of `own` and counts the bytes at its barrier, now or later.
+inline void send_to(void* own, unsigned long long* barrier, unsigned rank, const void* from,
+                    size_t bytes) {
+  const auto* first = static_cast<const char*>(from);
+  const Message m = {in_block(static_cast<char*>(own), rank), in_block(barrier, rank),
+                     std::vector<char>(first, first + bytes)};
+  if (machine.fault) return;
+  if (machine.draw() % 2)
+    machine.messages.push_back(m);
+  else
+    machine.deliver(m);
 }
 
 inline bool launch(const cudaLaunchConfig_t& config, std::function<void()> body) {
