@@ -8,12 +8,18 @@ from torch import nn
 
 from charlm_fast.evaluate import main as evaluate
 from charlm_fast.generate import main as generate
+from charlm_fast.lm import dynamic
 from charlm_fast.lm.dynamic import EPSILON, Adaptation, Reader, read, score_dynamic
 from charlm_fast.lm.model import CharLM
 from charlm_fast.lm.scoring import score
 from charlm_fast.nn.quantize import quantize
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 4
+
+
+@pytest.fixture(autouse=True)
+def few_characters(monkeypatch):
+    monkeypatch.setattr(dynamic, "OWN_CHARACTERS", 60)
 
 
 @pytest.fixture
@@ -33,19 +39,29 @@ def by_hand(model, ids, adaptation):
         mine.double().load_state_dict(its.state_dict())
     weights = [p for m in (encoder, lstm, decoder) for p in m.parameters()]
     trained = [w.detach().clone() for w in weights]
-    squares = [torch.zeros_like(w) for w in weights]
-    state, nats, T = None, [], adaptation.chunk_len
-    for step, start in enumerate(range(0, len(ids) - 1, T), 1):
-        part = ids[start : start + T + 1]
-        y, (h, c) = lstm(encoder(part[:-1]), state)
-        state = (h.detach(), c.detach())
-        losses = nn.functional.cross_entropy(decoder(y), part[1:], reduction="none")
-        nats.append(losses.detach())
-        gradients = torch.autograd.grad(losses.mean(), weights)
+    T = adaptation.chunk_len
+
+    def chunks(text):
+        state = None
+        for start in range(0, len(text) - 1, T):
+            part = text[start : start + T + 1]
+            y, (h, c) = lstm(encoder(part[:-1]), state)
+            state = (h.detach(), c.detach())
+            losses = nn.functional.cross_entropy(decoder(y), part[1:], reduction="none")
+            yield losses.detach(), torch.autograd.grad(losses.mean(), weights)
+
+    own = model.generate(ids[:1], max(60 // T, 1) * T, 1.0, seed=0)
+    roots = [
+        torch.stack(g).square().mean(0).sqrt()
+        for g in zip(*(g for _, g in chunks(own)), strict=True)
+    ]
+    mean = torch.cat([r.flatten() for r in roots]).mean()
+    nats = []
+    for losses, gradients in chunks(ids):
+        nats.append(losses)
         with torch.no_grad():
-            for w, w0, v, g in zip(weights, trained, squares, gradients, strict=True):
-                v += g * g
-                w -= adaptation.lr * g / ((v / step).sqrt() + EPSILON)
+            for w, w0, r, g in zip(weights, trained, roots, gradients, strict=True):
+                w -= adaptation.lr * g / (r + EPSILON * mean)
                 w += adaptation.decay * (w0 - w)
     return torch.cat(nats), weights
 
@@ -154,13 +170,21 @@ def test_it_is_as_it_was_after_a_failure(model):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("how", [score_dynamic, read])
-def test_what_is_not_finite_is_said(model, how):
+def test_what_is_not_finite_is_said(model):
+    reader = Reader(model, some_ids(1))
     with torch.no_grad():
-        model.decoder.bias[3] = math.nan
+        reader.model.decoder.bias[3] = math.nan
     with pytest.raises(
         FloatingPointError, match="^after 0 steps the loss is nan; learn at a lower"
     ):
+        reader.learn(some_ids(5), some_ids(5))
+
+
+@pytest.mark.parametrize("how", [score_dynamic, read])
+def test_a_model_that_is_not_finite_is_refused(model, how):
+    with torch.no_grad():
+        model.decoder.bias[3] = math.nan
+    with pytest.raises(ValueError, match="^logits: "):
         how(model, some_ids(30))
 
 
@@ -262,12 +286,14 @@ def test_mistakes(files, command, words, message):
         command(["--model", "model", *data, *words.split()])
 
 
-def test_what_is_not_finite_names_the_flag(files, model):
-    with torch.no_grad():
-        model.decoder.bias[3] = math.nan
-    model.save_pretrained("model")
-    with pytest.raises(FloatingPointError, match="^--adapt_lr: after 0 steps the loss is nan"):
-        generate("--model model --read text".split())
+def test_what_is_not_finite_names_the_flag(files, monkeypatch):
+    def fail(*_):
+        raise FloatingPointError("after 3 steps the loss is nan")
+
+    monkeypatch.setattr(Reader, "learn", fail)
+    for command, words in ((evaluate, "--data text --dynamic"), (generate, "--read text")):
+        with pytest.raises(FloatingPointError, match="^--adapt_lr: after 3 steps the loss is nan"):
+            command(["--model", "model", *words.split()])
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from .model import CharLM, State
 from .scoring import Scores, check_text, tabulate
 
-EPSILON = 1e-5
+OWN_CHARACTERS = 8000  # that a model writes before it reads, to know its gradients
+EPSILON = 0.1  # of the mean scale: what a weight has at least
 
 
 @dataclass(frozen=True)
 class Adaptation:
     """How a model learns from what it has read.
 
-    After each ``chunk_len`` characters, with g the gradient of their mean cross-entropy in nats, r
-    the root of the mean of g * g over the steps so far and w0 the trained weights, each weight w
+    After each ``chunk_len`` characters, with g the gradient of their mean cross-entropy in nats and
+    w0 the trained weights, each weight w takes a step, and goes back a part of the way:
 
-        takes the step  w -= lr * g / (r + EPSILON)  and goes back by  w += decay * (w0 - w)
+        w -= lr * g / (r + EPSILON * mean r);  w += decay * (w0 - w)
 
-    after Krause, Kahembwe, Murray and Renals, "Dynamic evaluation of neural sequence models" (2018,
-    arXiv 1709.07432). They take r from the text of the training, which a saved model does not have.
+    where r is the root of the mean of g * g over chunks of a text that the model itself wrote
+    before, and mean r that over all weights: a weight whose gradient is large as a rule takes no
+    longer steps than others. So far Krause, Kahembwe, Murray and Renals, "Dynamic evaluation of
+    neural sequence models" (2018, arXiv 1709.07432), who take r from the text of the training. A
+    saved model does not have that, but can write one like it.
 
     Args:
         lr: of the step, in (0, 1].
@@ -58,26 +62,28 @@ class Reader:
 
     The model itself is left as it was. Dropout is off.
 
+    Args:
+        first: (1,) int64, the first character of the text, with which it also begins its own.
+
     Raises:
         ValueError: the model has no weight that can learn, as a quantized one has none.
     """
 
-    def __init__(self, model: CharLM, adaptation: Adaptation = DEFAULT) -> None:
+    def __init__(self, model: CharLM, first: Tensor, adaptation: Adaptation = DEFAULT) -> None:
         if model.quantization is not None:
             raise ValueError(
                 f"model: it has weights in {model.quantization}, which cannot learn; give the "
                 "model that was quantized"
             )
-        with torch.inference_mode(False), torch.no_grad():
-            self.model = _without_dropout(copy.deepcopy(model))
-            self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-            self.trained = [p.detach().clone() for p in self.parameters]
-            self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self.model = _without_dropout(copy.deepcopy(model))
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.trained = [p.detach().clone() for p in self.parameters]
         if not self.parameters:
             raise ValueError("model: none of its parameters requires a gradient, so none can learn")
         self.adaptation = adaptation
         self.state: State | None = None  # after all that was learned from
         self.steps = 0
+        self.scales = self._scales(first)
 
     @torch.no_grad()
     def predict(self, ids: Tensor) -> Tensor:
@@ -95,24 +101,39 @@ class Reader:
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            loss, (h, c) = self.model.loss(ids[:, None], targets[:, None], self.state)
+        gradients, self.state = self._gradients(ids, targets, self.state)
+        lr, decay = self.adaptation.lr, self.adaptation.decay
+        with torch.no_grad():
+            torch._foreach_addcdiv_(self.parameters, gradients, self.scales, -lr)
+            torch._foreach_lerp_(self.parameters, self.trained, decay)
+        self.steps += 1
+
+    def _gradients(
+        self, ids: Tensor, targets: Tensor, state: State | None
+    ) -> tuple[tuple[Tensor, ...], State]:
+        """Of the mean loss of a chunk; and the state after it."""
+        with torch.enable_grad():
+            loss, (h, c) = self.model.loss(ids[:, None], targets[:, None], state)
             if not math.isfinite(float(loss.detach())):
                 raise FloatingPointError(_too_fast(f"the loss is {float(loss.detach())}", self))
-            gradients = torch.autograd.grad(loss, self.parameters)
-        self.state = (h.detach(), c.detach())
-        self.steps += 1
-        with torch.no_grad():
-            self._step(gradients)
+            return torch.autograd.grad(loss, self.parameters), (h.detach(), c.detach())
 
-    def _step(self, gradients: tuple[Tensor, ...]) -> None:
-        lr, decay = self.adaptation.lr, self.adaptation.decay
-        torch._foreach_addcmul_(self.squares, gradients, gradients)
-        scales = torch._foreach_div(self.squares, self.steps)
+    def _scales(self, first: Tensor) -> list[Tensor]:
+        """What each weight's steps are divided by, from a text that the model writes."""
+        size = self.adaptation.chunk_len
+        count = max(1, OWN_CHARACTERS // size)
+        text = self.model.generate(first, count * size, 1.0, seed=0)
+        scales = [torch.zeros_like(p) for p in self.trained]
+        state: State | None = None
+        for start in range(0, count * size, size):
+            part = text[start : start + size + 1]
+            gradients, state = self._gradients(part[:-1], part[1:], state)
+            torch._foreach_addcmul_(scales, gradients, gradients, 1 / count)
         torch._foreach_sqrt_(scales)
-        torch._foreach_add_(scales, EPSILON)
-        torch._foreach_addcdiv_(self.parameters, gradients, scales, -lr)
-        torch._foreach_lerp_(self.parameters, self.trained, decay)
+        total = sum(float(r.sum(dtype=torch.float64)) for r in scales)
+        least = EPSILON * total / sum(r.numel() for r in scales)
+        torch._foreach_add_(scales, max(least, torch.finfo(scales[0].dtype).tiny))
+        return scales
 
 
 def _without_dropout(model: CharLM) -> CharLM:
@@ -145,8 +166,10 @@ def score_dynamic(
         FloatingPointError: the steps are too long.
     """
     check_text(ids)
-    reader = Reader(model, adaptation)
-    return tabulate(model, ids, _read(reader, ids), alternatives)
+    with torch.inference_mode(False):
+        ids = ids.clone()
+        reader = _reader(model, ids, adaptation)
+        return tabulate(model, ids, _read(reader, ids), alternatives)
 
 
 def read(model: CharLM, ids: Tensor, adaptation: Adaptation = DEFAULT) -> CharLM:
@@ -159,19 +182,25 @@ def read(model: CharLM, ids: Tensor, adaptation: Adaptation = DEFAULT) -> CharLM
         ValueError, IndexError, FloatingPointError: as :func:`score_dynamic`.
     """
     check_text(ids)
-    reader = Reader(model, adaptation)
-    for inputs, targets, _ in _chunks(reader, ids):
-        reader.learn(inputs, targets)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False):
+        ids = ids.clone()
+        reader = _reader(model, ids, adaptation)
+        for inputs, targets, _ in _chunks(reader, ids):
+            reader.learn(inputs, targets)
+        if not all(bool(p.isfinite().all()) for p in reader.parameters):
+            raise FloatingPointError(_too_fast("the weights are not finite", reader))
         found = copy.deepcopy(model).eval()
         found.load_state_dict(reader.model.state_dict())
-    if not all(bool(p.isfinite().all()) for p in reader.parameters):
-        raise FloatingPointError(_too_fast("the weights are not finite", reader))
     return found
 
 
 def _too_fast(what: str, reader: Reader) -> str:
     return f"after {reader.steps} steps {what}; learn at a lower rate than {reader.adaptation.lr:g}"
+
+
+def _reader(model: CharLM, ids: Tensor, adaptation: Adaptation) -> Reader:
+    device = model.encoder.weight.device
+    return Reader(model, ids[:1].to(device, torch.int64), adaptation)
 
 
 def _chunks(reader: Reader, ids: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
