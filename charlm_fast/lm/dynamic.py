@@ -76,7 +76,7 @@ class Reader:
                 "model that was quantized"
             )
         self.model = _without_dropout(copy.deepcopy(model))
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in self.model.parameters() if p.requires_grad]
         self.trained = [p.detach().clone() for p in self.parameters]
         if not self.parameters:
             raise ValueError("model: none of its parameters requires a gradient, so none can learn")
