@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from . import cli, saved, small, terminal
+from . import adapting, cli, saved, small, terminal
+from .lm.dynamic import score_dynamic
 from .lm.heatmap import ALTERNATIVES, surprisal_page
 from .lm.model import CharLM
 from .lm.scoring import Scores, read_text, score
@@ -53,7 +54,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
     small.add_flag(parser, "also score the model with weights in fewer bits")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="also score a copy of the model that learns from each chunk once it has predicted it",
+    )
+    adapting.add_flags(parser, "--dynamic")
+    arguments = parser.parse_args(argv)
+    adapting.check_switch(parser, arguments, arguments.dynamic, "--dynamic")
+    return arguments
 
 
 def scored(model: CharLM, ids: Tensor, arguments: argparse.Namespace, shown: int) -> Scores:
@@ -68,20 +77,21 @@ def scored(model: CharLM, ids: Tensor, arguments: argparse.Namespace, shown: int
         )
 
 
-def report(scores: Scores) -> None:
-    """Print the means, a line each."""
+def report(scores: Scores, kind: str = "") -> None:
+    """Print the means, a line each, with the kind of score before the name of each."""
     result = scores.summary()
-    print(f"BPC: {result.bits_per_character:.4f}")
-    print(f"standard error: {result.standard_error:.4f}")
-    print(f"NLL: {result.nats_per_character:.4f} nats per character")
-    print(f"perplexity: {result.perplexity:.4f}")
-    print(f"accuracy: {100 * result.accuracy:.2f}%")
-    print(f"characters: {result.characters:,}", flush=True)
+    print(f"{kind}BPC: {result.bits_per_character:.4f}")
+    print(f"{kind}standard error: {result.standard_error:.4f}")
+    print(f"{kind}NLL: {result.nats_per_character:.4f} nats per character")
+    print(f"{kind}perplexity: {result.perplexity:.4f}")
+    print(f"{kind}accuracy: {100 * result.accuracy:.2f}%")
+    print(f"{kind}characters: {result.characters:,}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     device = machine.device(arguments.device)
+    learning = adapting.adaptation(arguments)
     if arguments.html is not None:
         check_output(arguments.html, "--html")
     model = saved.load_model(arguments.model)[0].to(device)
@@ -100,6 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         copy = small.smaller(model, arguments.quantize)
         print(f"with weights in {arguments.quantize}:")
         report(scored(copy, corpus.ids, arguments, 0))
+    if arguments.dynamic:
+        print(
+            f"dynamic: a copy that learns from each {learning.chunk_len} characters after it has "
+            f"predicted them, at {learning.lr:g}, going back by {learning.decay:g}:"
+        )
+        with adapting.named():
+            report(score_dynamic(model, corpus.ids, learning), "dynamic ")
     if arguments.html is not None:
         title = f"{arguments.model} on {source.origin}"
         write_text(arguments.html, surprisal_page(title, corpus, scores))

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import torch
 
-from . import cli, saved, small, terminal
+from . import adapting, cli, saved, small, terminal
 from .lm import checkpoint, generation
 from .lm.default_prime import default_prime
+from .lm.dynamic import Adaptation, read
 from .lm.generation import SAFER_BAND
+from .lm.model import CharLM
+from .lm.scoring import read_text
 from .lm.stop_strings import encode_stops
 from .showing import encode_prime, interact, show_next, write
+from .text.corpus import named_source
 from .text.encoding import SAMPLE, decode, fold_lines
 from .text.names import file_meant
 from .text.no_text import reason_against
@@ -94,11 +98,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="P",
         help="only those that are at least P times as probable as the likeliest (0)",
     )
+    parser.add_argument(
+        "--read",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="learn from these text files first, - for standard input; the saved model stays as it "
+        "is (none)",
+    )
+    adapting.add_flags(parser, "--read")
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu, cuda (cpu)")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (PyTorch's choice)")
     small.add_flag(group, "weights in fewer bits: int8 is faster, bfloat16 is smaller")
     arguments = parser.parse_args(argv)
+    adapting.check_switch(parser, arguments, bool(arguments.read), "--read")
+    if "-" in arguments.read and (arguments.interactive or arguments.prime_file == "-"):
+        other = "--interactive" if arguments.interactive else "--prime_file"
+        parser.error(f"--read: got - for standard input, which {other} reads; name a file")
     for flag, others in WITHOUT.items():
         for other in others:
             given = getattr(arguments, other)
@@ -128,6 +146,25 @@ def read_prime(name: str, vocabulary: Vocabulary) -> str:
     if vocabulary.characters is not None and (reason := reason_against(data[:SAMPLE])):
         raise ValueError(f"--prime_file: {name} {reason}")
     return decode(data)
+
+
+def after_reading(model: CharLM, names: Sequence[str], learning: Adaptation) -> CharLM:
+    """A copy of the model that has learned from the files, with one line on stderr about it.
+
+    Raises:
+        ValueError: a file is none or no text, or the model cannot learn.
+    """
+    source = named_source(names, "--read")
+    corpus = read_text(model, source)
+    if len(corpus) < 2:
+        raise ValueError(
+            f"--read: got {len(corpus)} character ({source.origin}), expected at least 2, as the "
+            "model learns what follows what"
+        )
+    with adapting.named():
+        model = read(model, corpus.ids, learning)
+    print(f"note: it has read {len(corpus):,} characters of {source.origin}", file=sys.stderr)
+    return model
 
 
 def warn_of_temperature(temperature: float, directory: Path) -> None:
@@ -160,8 +197,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     device = machine.device(arguments.device)
+    learning = adapting.adaptation(arguments)
     model, directory = saved.load_model(arguments.model)
-    model = small.smaller(model.to(device), arguments.quantize)
+    model = model.to(device)
+    if arguments.read:
+        model = after_reading(model, arguments.read, learning)
+    model = small.smaller(model, arguments.quantize)
     if model.vocabulary is None:
         raise ValueError("--model: it has no vocabulary, so it cannot write a text")
     if arguments.prime_file is not None:

@@ -43,6 +43,7 @@ def test_every_field_is_a_flag():
         "weight_dropout": 0.25,
         "output_dropout": 0.125,
         "tie_weights": True,
+        "count_bias": True,
         "data": ("a", "b"),
         "test": ("c",),
         "vocab": "bytes",

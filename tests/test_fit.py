@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from charlm_fast.lm.checkpoint import CheckpointError
+from charlm_fast.lm.model import CharLM
 from charlm_fast.text.corpus import Corpus, Source
 from charlm_fast.training import fit as module
 from charlm_fast.training.average import Average
@@ -274,3 +275,25 @@ def test_average_is_exchanged_for_reports(monkeypatch):
     monkeypatch.setattr(Average, "applied", watched)
     run(config(ema=0.9, print_every=10), on_report=lambda *numbers: None)
     assert len(inside) == 3
+
+
+def test_the_head_starts_from_the_counts():
+    settings = config(count_bias=True, val_fraction=0.25)
+    model, plain = (build_model(c, CORPUS) for c in (settings, config()))
+    text, _ = CORPUS.split(0.25)
+    counts = torch.tensor([(text.ids == k).sum() + 1.0 for k in range(model.vocab_size)])
+    share = counts / (len(text) + model.vocab_size)
+    torch.testing.assert_close(model.decoder.bias.exp(), share)
+    for (name, one), two in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, two) == (name != "decoder.bias")
+    losses = []
+    for m in (model, plain):
+        ids = text.ids.long()[:, None]
+        losses.append(float(m.loss(ids[:-1], ids[1:])[0]))
+    assert losses[0] < losses[1] - 0.3
+
+
+def test_a_saved_model_keeps_its_head(tmp_path):
+    build_model(config(seed=5), CORPUS).save_pretrained(tmp_path)
+    model = build_model(config(count_bias=True, init=str(tmp_path)), CORPUS)
+    assert same(model, CharLM.from_pretrained(tmp_path))

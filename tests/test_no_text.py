@@ -60,6 +60,7 @@ COMMANDS = {
     "evaluate": (evaluate, "--model model --data {}", "--data"),
     "diff_temp": (diff_temp, "--model model --test {}", "--test"),
     "generate": (generate, "--model model --prime_file {}", "--prime_file"),
+    "generate --read": (generate, "--model model --read {}", "--read"),
 }
 
 

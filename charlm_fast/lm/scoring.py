@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -93,14 +93,41 @@ def score(
         ValueError: the text is too short, or a number is out of range.
         IndexError: an id is out of range.
     """
+    check_text(ids)
+    for name, value in (("window", window), ("batch_size", batch_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
+    training = model.training
+    model.eval()
+    try:
+        return tabulate(model, ids, _predictions(model, ids, window, batch_size), alternatives)
+    finally:
+        model.train(training)
+
+
+def check_text(ids: Tensor) -> None:
+    """Raise ValueError unless ids are (N,) with something to predict."""
     if ids.dim() != 1 or len(ids) < 2:
         raise ValueError(
             f"ids: got the shape {tuple(ids.shape)}, expected (N,) with at least 2 characters, the "
             "first of which is not scored"
         )
-    for name, value in (("window", window), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: got {value}, expected at least 1")
+
+
+@torch.no_grad()
+def tabulate(
+    model: CharLM, ids: Tensor, predictions: Iterable[tuple[Tensor, Tensor]], alternatives: int = 0
+) -> Scores:
+    """The scores of a text whose every character but the first is predicted once.
+
+    Args:
+        predictions: positions (n,) of characters, and the log-probabilities (n, V) of those after
+            them. The next ones are asked for when these are written down.
+
+    Raises:
+        ValueError: ``alternatives`` are more than the vocabulary has.
+        IndexError: an id is out of range.
+    """
     if not 0 <= alternatives <= model.vocab_size:
         raise ValueError(
             f"alternatives: got {alternatives}, expected 0 to {model.vocab_size}, the vocabulary"
@@ -111,20 +138,15 @@ def score(
     hits = torch.zeros(count, dtype=torch.bool, device=here)
     best = torch.zeros(count, alternatives, dtype=torch.int64, device=here)
     probabilities = torch.zeros(count, alternatives, dtype=torch.float32, device=here)
-    training = model.training
-    model.eval()
-    try:
-        for where, log_p in _predictions(model, ids, window, batch_size):
-            targets = ids[where + 1].to(log_p.device, torch.int64)
-            model.check_ids("ids", targets)
-            nats[where] = -log_p.gather(1, targets[:, None])[:, 0].double().cpu()
-            hits[where] = (log_p.argmax(1) == targets).cpu()
-            if alternatives:
-                top = log_p.topk(alternatives)
-                best[where] = top.indices.cpu()
-                probabilities[where] = top.values.exp().float().cpu()
-    finally:
-        model.train(training)
+    for where, log_p in predictions:
+        targets = ids[where + 1].to(log_p.device, torch.int64)
+        model.check_ids("ids", targets)
+        nats[where] = -log_p.gather(1, targets[:, None])[:, 0].double().cpu()
+        hits[where] = (log_p.argmax(1) == targets).cpu()
+        if alternatives:
+            top = log_p.topk(alternatives)
+            best[where] = top.indices.cpu()
+            probabilities[where] = top.values.exp().float().cpu()
     return Scores(nats, hits, best, probabilities)
 
 

@@ -99,6 +99,9 @@ class TrainConfig:
     )
     output_dropout: float = option(0.0, "model", "share of the units to drop that the head reads")
     tie_weights: bool = option(False, "model", "one matrix for the embedding and the head")
+    count_bias: bool = option(
+        False, "model", "a new model's head starts from how often the text has each character"
+    )
 
     data: tuple[str, ...] = option(
         (),

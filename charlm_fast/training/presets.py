@@ -19,14 +19,17 @@ PRESETS = {
     "fast": Preset(
         "a good model in about half a minute on two CPU cores",
         {
-            "n_epochs": 2500,
+            "n_epochs": 2700,
             "lr": 0.006,
-            "chunk_len": 100,
+            "chunk_len": 64,
             "batch_size": 16,
             "stateful": True,
             "schedule": "cosine",
             "warmup": 100,
             "clip": 1.0,
+            "hidden_size": 256,
+            "n_layers": 1,
+            "count_bias": True,
         },
     ),
     "best": Preset(
