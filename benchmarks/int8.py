@@ -1,8 +1,9 @@
 """8-bit LSTMs beside ONNX Runtime's and this package's float32, one thread, sides taking turns.
 
-    python benchmarks/int8.py [--units 128 256 512 1024] [--batch 1] [--seconds 60]
+    python benchmarks/int8.py [--units 128 256 512 1024] [--batch 1] [--seconds 60] [--generation]
 
-prints microseconds of the fastest call of each side, and its time over ours. ONNX Runtime is
+prints microseconds of the fastest call of each side, and its time over ours; with --generation
+those of a character of a text, on one thread and on all, beside float32 alone. ONNX Runtime is
 a peer where it is installed (pip install onnx onnxruntime): its model is an exported nn.LSTM of two
 layers after onnxruntime.quantization.quantize_dynamic.
 """
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,12 +82,38 @@ def measure(calls: dict[str, Call], seconds: float) -> dict[str, float]:
     return {name: min(values) for name, values in times.items()}
 
 
+def generation(units: list[int], seconds: float) -> None:
+    """A table of microseconds a character, one text of the default model's vocabulary."""
+    all_threads = torch.get_num_threads()
+    print("| units, threads | ours int8 | ours float32 (x) |")
+    print("|---|---|---|")
+    for size in units:
+        torch.manual_seed(0)
+        model = charlm_fast.CharLM(hidden_size=size).eval()
+        small, prime = charlm_fast.quantize(model), torch.zeros(1, 1, dtype=torch.int64)
+        length = max(100, 128_000 // size)
+
+        def write(side: charlm_fast.CharLM, length: int = length, prime: Any = prime) -> Call:
+            return lambda: side.generate(prime, length, 0.8, seed=1)
+
+        for threads in sorted({1, all_threads}):
+            torch.set_num_threads(threads)
+            found = measure({"int8": write(small), "float32": write(model)}, seconds)
+            ours, theirs = (found[name] / length for name in ("int8", "float32"))
+            print(f"| {size}, {threads} | {ours:.2f} | {theirs:.2f} ({theirs / ours:.2f}) |")
+    torch.set_num_threads(all_threads)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60, help="for the whole table")
+    parser.add_argument("--generation", action="store_true", help="texts in place of LSTMs")
     arguments = parser.parse_args()
+    if arguments.generation:
+        share = arguments.seconds / len(arguments.units) / len({1, torch.get_num_threads()})
+        return generation(arguments.units, share)
     torch.set_num_threads(1)
     rows, share = arguments.batch, arguments.seconds / len(arguments.units) / 2
     print("| units, steps | ours int8 | ours float32 (x) | ONNX Runtime int8 (x) |")

@@ -126,3 +126,49 @@ def test_what_goes_the_long_way(module: charlm_fast.LSTM, input: Any) -> None:
     with torch.no_grad():
         assert short.few_steps(module, input, None) is None
     assert short.few_steps(module.eval(), torch.randn(1, 3, 6), None) is None  # gradients
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True, "num_layers": 2}, {"bias": False}])
+@pytest.mark.parametrize("given", [False, True])
+def test_int8_at_once_is_the_long_way(options: dict[str, Any], given: bool) -> None:
+    module = charlm_fast.quantize(charlm_fast.LSTM(6, 8, dropout=0.0, **options))
+    x = torch.randn(5, 3, 6)
+    B, L = x.shape[0 if module.batch_first else 1], module.num_layers
+    hx = (torch.randn(L, B, 8), torch.randn(L, B, 8)) if given else None
+    found = short.int8_at_once(module, x, hx)
+    assert found is not None
+    y, (h, c) = found
+    right, (hn, cn) = charlm_fast.LSTM.forward(module, x, hx)
+    for got, expected in ((y, right), (h, hn), (c, cn)):
+        assert torch.equal(got, expected) and got.stride() == expected.stride()
+    state = module.state_dict()
+    state["weight_ih_l0"] = -state["weight_ih_l0"]
+    module.load_state_dict(state)
+    assert not torch.equal(module(x, hx)[0], y)
+
+
+@pytest.mark.parametrize(
+    "options, input, hx",
+    [
+        ({"bidirectional": True}, torch.randn(1, 3, 6), None),
+        ({"proj_size": 3}, torch.randn(1, 3, 6), None),
+        ({}, torch.randn(3, 6), None),
+        ({}, torch.randn(1, 3, 5), None),
+        ({}, torch.randn(1, 3, 6).double(), None),
+        ({}, torch.randn(0, 3, 6), None),
+        ({}, torch.randn(1, 3, 6, requires_grad=True), None),
+        ({}, torch.randn(1, 3, 6).to_sparse(), None),
+        ({}, nn.utils.rnn.pack_sequence([torch.randn(2, 6)]), None),
+        ({}, torch.randn(1, 3, 6), (torch.randn(1, 2, 8), torch.randn(1, 2, 8))),
+        ({}, torch.randn(1, 3, 6), (torch.randn(2, 3, 8), torch.randn(2, 3, 8))),
+        ({}, torch.randn(1, 3, 6), (torch.randn(1, 3, 7), torch.randn(1, 3, 7))),
+        ({}, torch.randn(1, 3, 6), (torch.randn(1, 3, 8), torch.randn(1, 3, 8).double())),
+        ({}, torch.randn(1, 3, 6), (torch.randn(1, 3, 8), None)),
+        ({}, torch.randn(1, 3, 6), [torch.randn(1, 3, 8), torch.randn(1, 3, 8)]),
+    ],
+)
+def test_what_of_int8_goes_the_long_way(options: dict[str, Any], input: Any, hx: Any) -> None:
+    module = charlm_fast.quantize(charlm_fast.LSTM(6, 8, **options))
+    assert short.int8_at_once(module, input, hx) is None
+    module.train().dropout = 0.5
+    assert short.int8_at_once(module, torch.randn(1, 3, 6), None) is None

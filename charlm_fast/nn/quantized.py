@@ -16,6 +16,7 @@ from .. import ops
 from .checks import pair
 from .modules import LSTM, LSTMCell, State
 from .resets import check_resets, segments
+from .short import int8_at_once
 
 __all__ = [
     "Bfloat16LSTM",
@@ -51,7 +52,12 @@ class Int8LSTM(nn.Module):
     permute_hidden: Any = nn.LSTM.permute_hidden
     check_forward_args: Any = nn.LSTM.check_forward_args
     get_expected_cell_size: Any = nn.LSTM.get_expected_cell_size
-    forward = LSTM.forward
+
+    def forward(self, input: Any, hx: Any = None, resets: Tensor | None = None) -> Any:
+        """As ``LSTM.forward``."""
+        if resets is None and (found := int8_at_once(self, input, hx)) is not None:
+            return found
+        return LSTM.forward(self, input, hx, resets)  # type: ignore[arg-type]
 
     def flatten_parameters(self) -> None:
         """Nothing to do: there are none."""

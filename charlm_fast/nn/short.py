@@ -1,5 +1,6 @@
-"""The short way of a module to few steps: at 128 units, what Python does around the kernel takes as
-long as the kernel. What is no plain call of few steps goes the long way, which also has the errors.
+"""The short way of a module to few steps, and to a kernel with 8-bit weights: at 128 units, what
+Python does around the kernel takes as long as the kernel. What is no plain call goes the long way,
+which also has the errors.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import lstm_steps
+from ..ops import STEP_ROWS, lstm_int8_plainly, lstm_steps
 from ..ops.registration import nothing_watches
 
 
@@ -46,6 +47,8 @@ def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Ten
         return None
     if not input.is_cpu or input.dim() != 3:
         return None
+    if input.shape[0] * input.shape[1] > STEP_ROWS:  # before states and weights are looked up
+        return None
     batch_first = lstm.batch_first
     if batch_first:
         input = input.transpose(0, 1)
@@ -56,6 +59,34 @@ def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Ten
     else:
         return None
     found = lstm_steps(input, h0, c0, weights_of(lstm), lstm.bias)
+    if found is None:
+        return None
+    y, h, c = found
+    return (y.transpose(0, 1) if batch_first else y), (h, c)
+
+
+def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """As ``Int8LSTM.forward`` of plain padded input in one direction; None elsewhere.
+
+    Args:
+        lstm: an ``Int8LSTM``.
+        input: whatever the module was given; (T, B, I) or (B, T, I) are for this function.
+        hx: None or the two states.
+    """
+    if type(input) is not Tensor or not nothing_watches() or input.dim() != 3:
+        return None
+    if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
+        return None
+    batch_first = lstm.batch_first
+    if batch_first:
+        input = input.transpose(0, 1)
+    if type(hx) is tuple and len(hx) == 2:
+        h0, c0 = hx
+    elif hx is None:
+        h0 = c0 = input.new_zeros((lstm.num_layers, input.shape[1], lstm.hidden_size))
+    else:
+        return None
+    found = lstm_int8_plainly(input, h0, c0, tuple(lstm._buffers.values()), lstm.bias)
     if found is None:
         return None
     y, h, c = found

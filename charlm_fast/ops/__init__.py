@@ -4,7 +4,7 @@ from .dispatch import backends, use_backend
 from .generate import generate
 from .generate_int8 import generate_int8, writes_int8
 from .head import linear_cross_entropy
-from .int8 import linear_int8, lstm_int8, to_int8
+from .int8 import linear_int8, lstm_int8, lstm_int8_plainly, to_int8
 from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
@@ -23,6 +23,7 @@ __all__ = [
     "lstm_cell",
     "lstm_cross_entropy",
     "lstm_int8",
+    "lstm_int8_plainly",
     "lstm_steps",
     "sample",
     "segments",

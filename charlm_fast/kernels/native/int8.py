@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from charlm_fast import _extension
+
+_changes = attrgetter("_version")
 
 
 class Kept:
@@ -27,10 +30,10 @@ class Kept:
         first = weights[0]
         name = id(first)
         try:
-            state = [w._version for w in weights]
+            state = [*map(_changes, weights)]
         except RuntimeError:  # a tensor of inference mode, which counts no changes
             return pack()
-        state += [w.data_ptr() for w in weights]
+        state += map(Tensor.data_ptr, weights)
         state.append(_module().int8_layout())
         entry = self.entries.get(name)
         if entry is not None and entry[0]() is first and entry[1] == state:
@@ -76,7 +79,7 @@ def lstm_int8(
         c0 = c0.contiguous()
     if batch_sizes is None:
         T, _, I = x.shape
-        y = x.new_empty(T, B, R)
+        y = torch.empty_like(x) if I == R else x.new_empty(T, B, R)
         rows, sizes = T * B, 0
     else:
         (rows, I), T = x.shape, batch_sizes.shape[0]

@@ -29,13 +29,13 @@ CHARLM_INLINE int load_bits(const signed char* p) {
   return bits;
 }
 
-// In each section below: kDotRows rows by kDotVectors vectors of sums fill the registers; nearest
-// rounds to integers, to even between two; store_narrow writes those that 8 bits hold; within holds
-// v in [-limit, limit] and lets NaN pass.
+// In each section below: kDotRows rows by kDotVectors vectors of sums fill the registers, and so do
+// kDotBeside times those vectors for one row; nearest rounds to integers, to even between two;
+// store_narrow writes those that 8 bits hold; within holds v in [-limit, limit] and lets NaN pass.
 #if defined(CHARLM_VNNI)
 
 constexpr int kWeightOffset = 128;
-constexpr int kDotRows = 6, kDotVectors = 4;
+constexpr int kDotRows = 6, kDotVectors = 4, kDotBeside = 2;
 
 struct Word {
   __m512i values;
@@ -66,7 +66,7 @@ CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
 // 255 * 128 = 32640 together, so that they can be added in 16 bits, and one vpmaddwd widens both:
 // three multiplications for 64 products, which is what bounds a cycle.
 constexpr int kWeightOffset = 128;
-constexpr int kDotRows = 3, kDotVectors = 2;
+constexpr int kDotRows = 3, kDotVectors = 2, kDotBeside = 4;
 
 struct Word {
   __m256i values;
@@ -80,6 +80,7 @@ CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1
   const __m256i first = _mm256_maddubs_epi16((__m256i)w0, a[0].values);
   const __m256i both = _mm256_add_epi16(first, _mm256_maddubs_epi16((__m256i)w1, a[1].values));
   sum.lanes = _mm256_add_epi32(sum.lanes, _mm256_madd_epi16(both, _mm256_set1_epi16(1)));
+  CHARLM_KEEP(sum.lanes);  // where it is, else GCC copies it to and fro
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)_mm256_cvtps_epi32((__m256)v); }
@@ -96,7 +97,7 @@ CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
 #elif defined(CHARLM_DOTPROD)
 
 constexpr int kWeightOffset = 0;
-constexpr int kDotRows = 4, kDotVectors = 4;
+constexpr int kDotRows = 4, kDotVectors = 4, kDotBeside = 2;
 
 struct Word {
   int8x16_t values;
@@ -120,7 +121,7 @@ CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 // Pairs of words' products fit 16 bits, 127 * 128; pairs of these are added up in 32, a lane's two
 // apart.
 constexpr int kWeightOffset = 0;
-constexpr int kDotRows = 2, kDotVectors = 4;
+constexpr int kDotRows = 2, kDotVectors = 4, kDotBeside = 1;
 
 struct Word {
   int8x8_t values;
@@ -145,7 +146,7 @@ CHARLM_INLINE Int total(const Sum& sum) { return (Int)vpaddq_s32(sum.low, sum.hi
 
 // Bytes widened to 16 bits, whose pairs pmaddwd sums in 32: a lane's two pairs side by side.
 constexpr int kWeightOffset = 0;
-constexpr int kDotRows = 2, kDotVectors = 2;
+constexpr int kDotRows = 2, kDotVectors = 2, kDotBeside = 2;
 
 CHARLM_INLINE __m128i wide_low(__m128i v) { return _mm_srai_epi16(_mm_unpacklo_epi8(v, v), 8); }
 CHARLM_INLINE __m128i wide_high(__m128i v) { return _mm_srai_epi16(_mm_unpackhi_epi8(v, v), 8); }
@@ -187,7 +188,7 @@ CHARLM_INLINE Vec<float> within(Vec<float> v, float limit) {
 
 // For machines of no instruction set that is named here.
 constexpr int kWeightOffset = 0;
-constexpr int kDotRows = 1, kDotVectors = 4;
+constexpr int kDotRows = 1, kDotVectors = 4, kDotBeside = 1;
 
 struct Word {
   int values[kWord];

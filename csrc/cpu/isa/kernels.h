@@ -93,6 +93,7 @@ struct Int8Kernels {
                    const Int8Product&);
   // Vectors [p0, p1) of the units.
   void (*cells)(const Int8Cells&, i64 rows, i64 p0, i64 p1);
+  int strip;  // vectors of a panel that lie side by side
 };
 
 template <class T>

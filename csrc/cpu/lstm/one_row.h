@@ -13,9 +13,17 @@ namespace CHARLM_ISA {
 
 constexpr int kBeside = 3;
 
+// Where 16 registers must hold the sums, a function of its own: inlined, the constants of the
+// activations that follow take some, and the loop keeps sums on the stack.
+#if CHARLM_VECTOR_BYTES == 64
+#define CHARLM_ROW CHARLM_INLINE
+#else
+#define CHARLM_ROW __attribute__((noinline))
+#endif
+
 // tile[p].sum[0] = a . panel p, K long; for P panels one after another, along K or from its end.
 template <class S, int P, bool down>
-CHARLM_INLINE void multiply_row(Tile<Compute<S>, 1> (&tile)[P], const S* a, const S* panel, i64 K) {
+CHARLM_ROW void multiply_row(Tile<Compute<S>, 1> (&tile)[P], const S* a, const S* panel, i64 K) {
   constexpr int D = kDepth<S>, L = D * kLanes<S>, W = D * kPanelWidth<S>;
   Tile<Compute<S>, 1> acc[P] = {};
   const i64 size = panel_size<S>(K), words = K / D;

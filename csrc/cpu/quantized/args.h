@@ -7,11 +7,12 @@
 namespace charlm {
 
 // A matrix (N, K) of int8, a scale a row, in panels of four vectors of its rows: column v of panel
-// p is row p * 4 L + v L + lane, or of gates row v * H + p L + lane, with L lanes. A panel holds
-// words of four values of K, vector after vector, padded to pairs of words.
+// p is row p * 4 L + v L + lane, or of gates row v * H + p L + lane, with L lanes. A panel is cut
+// into strips of S vectors, kDotVectors of isa/dot.h; a strip holds words of four values of K,
+// vector after vector, padded to pairs of words.
 struct Int8Matrix {
   i64 N, K, panels;
-  const signed char* words;  // (panels, int8_words(K), 4, L, 4)
+  const signed char* words;  // (panels, 4 / S, int8_words(K), S, L, 4)
   const float* scale;        // (panels * 4 L)
   const float* bias;         // (panels * 4 L)
 };

@@ -35,23 +35,30 @@ CHARLM_INLINE Vec<float> exp_minus(Vec<float> x) {
                                       (reinterpret_cast<I>(shifted) << 23));
 }
 
-// Vectors [p0, p1) of the units of all rows.
+// Vectors [p0, p1) of the units of all rows. c first and h behind it: the chain from gates to h is
+// so long that a core has room for two of them only, and waits.
 inline void int8_cells(const Int8Cells& a, i64 rows, i64 p0, i64 p1) {
   constexpr int L = kLanes<float>;
-  for (i64 r = 0; r < rows; ++r)
+  const auto units = [&](i64 p) { return a.H - p * L < L ? static_cast<int>(a.H - p * L) : L; };
+  for (i64 r = 0; r < rows; ++r) {
+    const float* row = a.gates + r * a.gates_stride;
     for (i64 p = p0; p < p1; ++p) {
-      const float* gates = a.gates + r * a.gates_stride + p * kPanelWidth<float>;
-      const i64 at = r * a.H + p * L;
-      const int n = a.H - p * L < L ? static_cast<int>(a.H - p * L) : L;
+      const float* gates = row + p * kPanelWidth<float>;
+      float* to = a.c + r * a.H + p * L;
       const Vec<float> i = exp_minus(load(gates)), f = exp_minus(load(gates + L));
       const Vec<float> g = exp_minus(load(gates + 2 * L) * 2.0f);
       const Vec<float> both = (1.0f + i) * (1.0f + g);
       const Vec<float> c =
-          (load_n(a.c + at, n) * both + (1.0f - g) * (1.0f + f)) / (both * (1.0f + f));
-      store_n(a.c + at, c, n);
-      const Vec<float> o = exp_minus(load(gates + 3 * L)), e = exp_minus(c * 2.0f);
-      store_n(a.h + at, (1.0f - e) / ((1.0f + o) * (1.0f + e)), n);
+          (load_n(to, units(p)) * both + (1.0f - g) * (1.0f + f)) / (both * (1.0f + f));
+      store_n(to, c, units(p));
     }
+    for (i64 p = p0; p < p1; ++p) {
+      const i64 at = r * a.H + p * L;
+      const Vec<float> o = exp_minus(load(row + p * kPanelWidth<float> + 3 * L));
+      const Vec<float> e = exp_minus(load_n(a.c + at, units(p)) * 2.0f);
+      store_n(a.h + at, (1.0f - e) / ((1.0f + o) * (1.0f + e)), units(p));
+    }
+  }
 }
 
 }  // namespace CHARLM_ISA

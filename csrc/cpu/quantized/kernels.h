@@ -10,7 +10,8 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 extern const Int8Kernels int8;
-const Int8Kernels int8 = {kLanes<float>, kWeightOffset, quantize_rows, multiply_int8, int8_cells};
+const Int8Kernels int8 = {kLanes<float>, kWeightOffset, quantize_rows,
+                          multiply_int8, int8_cells,    kDotVectors};
 
 }  // namespace CHARLM_ISA
 }  // namespace charlm

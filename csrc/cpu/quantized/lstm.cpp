@@ -16,7 +16,9 @@
 namespace charlm {
 namespace {
 
-constexpr int64_t kChunkRows = 24;  // of one input product
+// Rows of one input product: few, so that their sums are still near when they are read, and more
+// where either matrix comes from far and each product drives the other one's out.
+constexpr int64_t kChunkRows = 24, kFarRows = 96, kNearBytes = 1 << 20;
 
 // Rows of each step: all of them, or those of a packed batch that lie in a tile [first, last).
 struct Int8Steps {
@@ -125,7 +127,8 @@ void lstm_int8(const Int8Sequence& s) {
   const int64_t tiles = std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, s.B));
   const int64_t tile_rows = std::max<int64_t>(1, div_up(s.B, tiles));
   const int64_t width = div_up(s.H, k.lanes) * kInt8Vectors * k.lanes;
-  const int64_t chunk = std::clamp<int64_t>(kChunkRows / tile_rows, 1, std::max<int64_t>(1, s.T));
+  const int64_t chunk_rows = 4 * s.H * std::max(s.I, s.R) > kNearBytes ? kFarRows : kChunkRows;
+  const int64_t chunk = std::clamp<int64_t>(chunk_rows / tile_rows, 1, std::max<int64_t>(1, s.T));
   const int64_t columns = std::max({s.I, s.R, s.has_proj ? s.H : 0});
   const int64_t inner = s.L > 1 ? std::min<int64_t>(2, s.L - 1) * s.N * s.R : 0;
   const auto scratch_at = [&](float* base) {

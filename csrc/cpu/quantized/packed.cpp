@@ -30,6 +30,7 @@ void fill(const Int8Kernels& k, const Int8Matrix& m, bool gates, const signed ch
   signed char* panels = const_cast<signed char*>(m.words);
   float *scales = const_cast<float*>(m.scale), *biases = const_cast<float*>(m.bias);
   std::memset(panels, 0, m.panels * width * words * kInt8Word);
+  const int64_t strip = k.strip * k.lanes;  // columns of one, which lie word after word
   for (int64_t column = 0; column < m.panels * width; ++column) {
     const int64_t row = row_of(column, m.N, k.lanes, gates);
     scales[column] = row < 0 ? 0.0f : scale[row];
@@ -37,8 +38,8 @@ void fill(const Int8Kernels& k, const Int8Matrix& m, bool gates, const signed ch
     if (row >= 0) {
       const signed char* from = weight + row * m.K;
       signed char* to =
-          panels + column / width * width * words * kInt8Word + column % width * kInt8Word;
-      for (int64_t word = 0; word < words; ++word, to += width * kInt8Word) {
+          panels + column / strip * strip * words * kInt8Word + column % strip * kInt8Word;
+      for (int64_t word = 0; word < words; ++word, to += strip * kInt8Word) {
         const int64_t left = std::min<int64_t>(kInt8Word, m.K - word * kInt8Word);
         for (int64_t j = 0; j < left; ++j)
           to[j] = static_cast<signed char>(from[word * kInt8Word + j] + k.offset);

@@ -6,8 +6,10 @@
 // most 126, and so to 128 once rounded: a value that stands out takes 7 bits and a sign, values
 // that are all alike 5, and AVX2 can add two sums of pairs in 16 bits (isa/dot.h).
 //
-// A panel of weights passes once for all rows, in tiles of kDotRows rows x kDotVectors vectors of
-// sums. One row is bound by the cache that holds the weights, more by the multipliers.
+// A strip of weights passes once for all rows, in tiles of kDotRows rows x kDotVectors vectors of
+// sums: bound by the multipliers. One row, which uses a weight once, meets kDotBeside strips side
+// by side, as many streams: bound by the cache that holds the weights, more than by the
+// multipliers.
 #pragma once
 
 #include "cpu/isa/dot.h"
@@ -18,7 +20,6 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 constexpr float kGroupSum = 126;
-constexpr int kAhead = 2048;  // bytes of weights between what is read and what is fetched
 
 // Values first .. first + L of a row of K, zero past its end.
 CHARLM_INLINE Vec<float> load_part(const float* row, i64 first, i64 K) {
@@ -88,16 +89,14 @@ inline void quantize_rows(const float* x, i64 stride, i64 rows, i64 K, const Int
   }
 }
 
-// sum[r][v] = a[r] . vector v of the panel, for MR rows and NV of its vectors.
-template <int MR, int NV>
-CHARLM_INLINE void multiply_words(Sum (&sum)[MR][NV], const signed char* a, i64 stride,
-                                  const signed char* panel, i64 words) {
-  constexpr int W = CHARLM_VECTOR_BYTES;
-  Sum acc[MR][NV] = {};
-  for (i64 k = 0; k < words; k += 2, panel += 2 * kPanelVectors * W) {
-    if (MR == 1)  // which waits for the weights, and those of large layers come from far
-      for (int line = 0; line < 2 * kPanelVectors * W; line += 64)
-        __builtin_prefetch(panel + kAhead + line);
+// sum[r][s][v] = a[r] . vector v of strip s, for MR rows and S strips, one behind the other.
+template <int MR, int S>
+CHARLM_INLINE void multiply_words(Sum (&sum)[MR][S][kDotVectors], const signed char* a, i64 stride,
+                                  const signed char* strips, i64 words) {
+  constexpr int W = CHARLM_VECTOR_BYTES, NV = kDotVectors;
+  const i64 size = words * NV * W;
+  Sum acc[MR][S][NV] = {};
+  for (i64 k = 0; k < words; k += 2, strips += 2 * NV * W) {
     Word word[MR][2];
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
@@ -105,53 +104,81 @@ CHARLM_INLINE void multiply_words(Sum (&sum)[MR][NV], const signed char* a, i64 
       word[r][1] = load_word(a + r * stride + (k + 1) * kWord);
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) {
-      const Bytes w0 = load_bytes(panel + v * W), w1 = load_bytes(panel + (kPanelVectors + v) * W);
+    for (int s = 0; s < S; ++s)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        const signed char* from = strips + s * size + v * W;
+        const Bytes w0 = load_bytes(from), w1 = load_bytes(from + NV * W);
 #pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) add_products(acc[r][v], word[r], w0, w1);
-    }
+        for (int r = 0; r < MR; ++r) add_products(acc[r][s][v], word[r], w0, w1);
+      }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) sum[r][v] = acc[r][v];
+    for (int s = 0; s < S; ++s)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[r][s][v] = acc[r][s][v];
+}
+
+// The results of a sum of row r, for L columns from `column` on.
+CHARLM_INLINE void put_int8(const Sum& sum, const Int8Rows& a, i64 r, const Int8Matrix& m,
+                            i64 column, const Int8Product& to) {
+  constexpr int L = kLanes<float>;
+  const Int exact = total(sum) - kWeightOffset * a.sum[r];
+  const Vec<float> product =
+      __builtin_convertvector(exact, Vec<float>) * (load(m.scale + column) * a.scale[r]);
+  float* out = to.out + r * to.stride + column;
+  if (to.padded)
+    store(out, product + load(to.add ? out : m.bias + column));
+  else if (column < m.N)
+    store_n(out, product + load(m.bias + column),
+            m.N - column < L ? static_cast<int>(m.N - column) : L);
+}
+
+// S strips from the one `strip` on, for MR rows from `first` on.
+template <int MR, int S>
+CHARLM_INLINE void multiply_strips(const Int8Rows& a, i64 first, const Int8Matrix& m, i64 strip,
+                                   const Int8Product& to) {
+  constexpr int NV = kDotVectors, width = NV * kLanes<float>;
+  const i64 stride = activation_stride(m.K), words = int8_words(m.K);
+  Sum sum[MR][S][NV];
+  multiply_words<MR, S>(sum, a.values + first * stride, stride,
+                        m.words + strip * words * kWord * width, words);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v)
+        put_int8(sum[r][s][v], a, first + r, m, (strip + s) * width + v * kLanes<float>, to);
 }
 
 // Panels [p0, p1) for all rows.
 inline void multiply_int8(const Int8Rows& a, i64 rows, const Int8Matrix& m, i64 p0, i64 p1,
                           const Int8Product& to) {
-  constexpr int L = kLanes<float>, width = kPanelWidth<float>;
-  const i64 stride = activation_stride(m.K), words = int8_words(m.K);
-  for (i64 q = p0; q < p1; ++q) {
-    const i64 p = to.down ? p0 + p1 - 1 - q : q;
-    const signed char* panel = m.words + p * words * kWord * width;
-    const auto tile = [&](auto count, i64 first) __attribute__((always_inline)) {
-      constexpr int MR = decltype(count)::value, NV = MR == 1 ? kPanelVectors : kDotVectors;
+  constexpr int each = kPanelVectors / kDotVectors;  // strips of a panel
+  const i64 beside = rows == 1 ? kDotBeside : each;
+  for (i64 left = (p1 - p0) * each; left > 0;) {
+    const i64 count = left < beside ? left : beside;
+    const i64 strip = to.down ? p0 * each + left - count : p1 * each - left;
+    left -= count;
+    if (rows == 1) {
+      if (count == kDotBeside)
+        multiply_strips<1, kDotBeside>(a, 0, m, strip, to);
+      else
+        multiply_strips<1, each>(a, 0, m, strip, to);
+      continue;
+    }
 #pragma GCC unroll 1
-      for (int part = 0; part < kPanelVectors; part += NV) {
-        Sum sum[MR][NV];
-        multiply_words<MR, NV>(sum, a.values + first * stride, stride,
-                               panel + part * CHARLM_VECTOR_BYTES, words);
-#pragma GCC unroll 8
-        for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 4
-          for (int v = 0; v < NV; ++v) {
-            const i64 column = p * width + (part + v) * L;
-            const Int exact = total(sum[r][v]) - kWeightOffset * a.sum[first + r];
-            const Vec<float> product = __builtin_convertvector(exact, Vec<float>) *
-                                       (load(m.scale + column) * a.scale[first + r]);
-            float* out = to.out + (first + r) * to.stride + column;
-            if (to.padded)
-              store(out, product + load(to.add ? out : m.bias + column));
-            else if (column < m.N)
-              store_n(out, product + load(m.bias + column),
-                      m.N - column < L ? static_cast<int>(m.N - column) : L);
-          }
-      }
-    };
-    i64 r = 0;
-    for (; r + kDotRows <= rows; r += kDotRows) tile(RowCount<kDotRows>{}, r);
-    rest_of_rows<kDotRows - 1>(rows - r, r, tile);
+    for (int s = 0; s < each; ++s) {
+      const auto tile = [&](auto size, i64 first) __attribute__((always_inline)) {
+        multiply_strips<decltype(size)::value, 1>(a, first, m, strip + s, to);
+      };
+      i64 r = 0;
+      for (; r + kDotRows <= rows; r += kDotRows) tile(RowCount<kDotRows>{}, r);
+      rest_of_rows<kDotRows - 1>(rows - r, r, tile);
+    }
   }
 }
 
