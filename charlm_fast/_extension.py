@@ -87,6 +87,12 @@ def load_cuda() -> str | None:
             "charlm_fast was built without CUDA; "
             "reinstall it where nvcc is found (set CUDA_HOME to the toolkit)"
         )
+    cuda, of_torch = host.build_info()["cuda_version"], str(torch.version.cuda)
+    if cuda.partition(".")[0] != of_torch.partition(".")[0]:  # two runtimes would load
+        return (
+            f"charlm_fast was built with CUDA {cuda}, but that of torch {torch.__version__} is "
+            f"{of_torch}: build it again as README.md says under Install"
+        )
     return _missed(built[0].with_name("_cuda.abi3.so"), host)
 
 
