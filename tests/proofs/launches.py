@@ -51,13 +51,14 @@ def _sequences() -> list[Proof]:
     rows = []
     for backward in (False, True):
         way = {"backward": backward}
+        few = 1 if backward else 2  # steps with one hand-over
         rows += [
             _lstm("one block a row, one step", PAIR, 8, 2, 1, **way),
             _lstm("one block a row", PAIR, 8, 2, 3, quick=backward, **way),
             _lstm("2 blocks", cluster(2, 3000), 8, 1, 4, quick=True, **way),
             _lstm("4 blocks", cluster(4, 3000), 16, 1, 2, **way),
             _lstm("8 blocks", cluster(8, 3000), 32, 1, 2, **way),
-            _lstm("16 blocks", cluster(16, 6000), 64, 1, 2, seconds=1200, **way),
+            _lstm("16 blocks", cluster(16, 6000), 64, 1, few, seconds=1200, **way),
             _lstm("6 steps", cluster(2, 3000), 8, 1, 6, **way),
             _lstm("blocks without units", cluster(4, 3000), 10, 1, 3, **way),
             _lstm("2 rows, 7 units", cluster(2, 3000), 7, 2, 2, **way),
@@ -67,7 +68,7 @@ def _sequences() -> list[Proof]:
             _lstm("2 layers of 2 blocks", cluster(4, 3000), 8, 1, 5, layers=2, **way),
             _lstm("2 layers of 4 blocks", cluster(8, 3000), 16, 1, 2, layers=2, **way),
             _lstm(
-                "2 layers of 8 blocks", cluster(16, 6000), 32, 1, 2, layers=2, seconds=1200, **way
+                "2 layers of 8 blocks", cluster(16, 6000), 32, 1, few, layers=2, seconds=1200, **way
             ),
             _lstm("2 layers, 6 steps", cluster(2), 8, 1, 6, layers=2, **way),
             _lstm("4 layers of 2 blocks", cluster(8, 3000), 8, 1, 3, layers=4, **way),

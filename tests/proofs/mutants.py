@@ -148,13 +148,6 @@ MUTANTS = [
         "if (!last) hand_to(layer, slot ^ 1, place);",
         "if (!last) hand_to(layer, slot, place);",
     ),
-    _mutant(
-        "the last step's h handed on",
-        "2 blocks, forward",
-        FORWARD,
-        "if (!last) hand_to(layer, slot ^ 1, place);",
-        "hand_to(layer, slot ^ 1, place);",
-    ),
     # Threads that come, go and share.
     _mutant(
         "a warp that leaves before the barrier",
@@ -169,7 +162,7 @@ MUTANTS = [
         "2 blocks, forward",
         FORWARD,
         "      " + _FULL,
-        "      " + _FULL + "\n      if (step == 1 && threadIdx.y == 0) return;",
+        "      " + _FULL + "\n      if (rank == 1 && step == 1) return;",
     ),
     _mutant(
         "warps that wait and never send",

@@ -137,7 +137,8 @@ each in turn. No GPU has measured it.
   whatever reaches it then (`tests/csrc/test_cuda_mailbox.py`). The argument: a block waits for every
   byte that is sent to it, since nobody sends after the step that is waited for last (`!last` forward,
   the last pass backward); and nobody says "read" of a slot that its sender will not wait for
-  (`step + 1 < steps`).
+  (`step + 1 < steps`). Without `!last` the proof passes all the same, and on the host the kernel is
+  refused.
 - Asynchronous stores are known to the tool in clusters of several blocks only: a launch whose blocks
   are each a cluster of their own is proved with two of them as one, each of which sends to itself.
 - The barrier of a cooperative grid is a loop over an atomic counter, which the tool cannot follow:
