@@ -17,7 +17,7 @@ class Preset:
 PRESETS = {
     "reference": Preset("the defaults, the recipe of the reference", {}),
     "fast": Preset(
-        "a good model in about half a minute on two CPU cores",
+        "a good model in 40 seconds on two CPU cores with AVX-512",
         {
             "n_epochs": 2700,
             "lr": 0.006,
