@@ -52,8 +52,8 @@ void argument(const void* bytes, size_t size, size_t alignment) {
     uintptr_t word;
     memcpy(&word, from + k, sizeof word);
     if (const uintptr_t base = allocation_of(word))
-      pointers += (pointers.empty() ? "" : ",") + ("\"" + std::to_string(k)) +
-                  "\":" + std::to_string(base);
+      pointers +=
+          (pointers.empty() ? "" : ",") + ("\"" + std::to_string(k)) + "\":" + std::to_string(base);
   }
   arguments += (arguments.empty() ? "" : ",") + ("{\"bytes\":\"" + hex) + "\",\"pointers\":{" +
                pointers + "}}";
