@@ -58,6 +58,8 @@ class Side:
         self.model = build_model(self.config, corpus)
         if torch_lstm:
             with_torch(self.model)
+        config = self.config
+        self.characters = config.batch_size * config.chunk_len * config.accumulate  # of a step
         self.steps = 3
         self.speeds: list[float] = []
         seconds = self.train()  # caches, and the first estimate
@@ -70,14 +72,11 @@ class Side:
 
     def block(self) -> None:
         seconds = self.train()
-        step = self.config.batch_size * self.config.chunk_len * self.config.accumulate
-        self.speeds.append(self.steps * step / seconds)
+        self.speeds.append(self.steps * self.characters / seconds)
 
     def whole(self, speed: float) -> float:
         """Seconds of the whole recipe."""
-        config = self.config
-        step = config.batch_size * config.chunk_len * config.accumulate
-        return config.n_epochs * step / speed
+        return self.config.n_epochs * self.characters / speed
 
 
 def speed(arguments: argparse.Namespace) -> None:

@@ -16,10 +16,9 @@ from torch.nn.modules import module
 
 from ..nn.export import exporting
 from ..nn.modules import LSTM
-from ..ops.registration import PLAIN
+from ..ops.registration import PLAIN_TYPES
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-PARAMETERS = frozenset(PLAIN)
 EVERYWHERE = tuple(getattr(module, f"_global{name}") for name in HOOKS)
 _compiling = torch.compiler.is_compiling
 _transforms, _tracing = torch._C._are_functorch_transforms_active, torch._C._is_tracing
@@ -81,7 +80,7 @@ class Children:
         types = set(map(type, chain.from_iterable(p.values() for p in parameters)))
         if (
             len(parameters[1]) != 4 * model.num_layers
-            or not types <= PARAMETERS
+            or not types <= PLAIN_TYPES
             or any("forward" in module for module in own)
         ):
             return False

@@ -5,6 +5,7 @@ which also has the errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,28 +42,11 @@ def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Ten
     """
     if type(input) is not Tensor or torch.is_grad_enabled() or not nothing_watches():
         return None
-    if not isinstance(lstm, nn.RNNBase):
-        return None
-    if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
-        return None
-    if not input.is_cpu or input.dim() != 3:
+    if not isinstance(lstm, nn.RNNBase) or not input.is_cpu or input.dim() != 3:
         return None
     if input.shape[0] * input.shape[1] > STEP_ROWS:  # before states and weights are looked up
         return None
-    batch_first = lstm.batch_first
-    if batch_first:
-        input = input.transpose(0, 1)
-    if type(hx) is tuple and len(hx) == 2:
-        h0, c0 = hx
-    elif hx is None:
-        h0 = c0 = input.new_zeros((lstm.num_layers, input.shape[1], lstm.hidden_size))
-    else:
-        return None
-    found = lstm_steps(input, h0, c0, weights_of(lstm), lstm.bias)
-    if found is None:
-        return None
-    y, h, c = found
-    return (y.transpose(0, 1) if batch_first else y), (h, c)
+    return _padded(lstm, input, hx, lstm_steps, weights_of)
 
 
 def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
@@ -75,6 +59,24 @@ def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, 
     """
     if type(input) is not Tensor or not nothing_watches() or input.dim() != 3:
         return None
+    return _padded(lstm, input, hx, lstm_int8_plainly, _buffers_of)
+
+
+def _buffers_of(lstm: Any) -> tuple[Tensor, ...]:
+    return tuple(lstm._buffers.values())
+
+
+def _padded(
+    lstm: Any,
+    input: Tensor,
+    hx: Any,
+    operation: Callable[..., tuple[Tensor, Tensor, Tensor] | None],
+    weights: Callable[[Any], Sequence[Tensor]],
+) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """``operation`` of input in three dimensions, in its layout and from zero states if hx is None.
+
+    None if it returns that, or where the module has more than one plain direction.
+    """
     if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
         return None
     batch_first = lstm.batch_first
@@ -86,7 +88,7 @@ def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, 
         h0 = c0 = input.new_zeros((lstm.num_layers, input.shape[1], lstm.hidden_size))
     else:
         return None
-    found = lstm_int8_plainly(input, h0, c0, tuple(lstm._buffers.values()), lstm.bias)
+    found = operation(input, h0, c0, weights(lstm), lstm.bias)
     if found is None:
         return None
     y, h, c = found

@@ -14,11 +14,10 @@ from charlm_fast.kernels.native import cpu
 
 from .checks import check_batch_sizes, without_autocast
 from .dispatch import chooses_cpu, select
-from .registration import PLAIN, below_autograd, nothing_watches, register, wants_gradient
+from .registration import PLAIN_TYPES, below_autograd, nothing_watches, register, wants_gradient
 
 F32 = torch.float32
-PLAIN_TYPES = frozenset(PLAIN)
-_facts, _expected = attrgetter("dtype", "is_cpu", "layout"), (F32, True, torch.strided)
+_where, _HERE = attrgetter("is_cpu", "layout"), (True, torch.strided)
 
 
 def to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,13 +105,13 @@ _linear = register(
 
 
 def _direct(*tensors: Tensor) -> bool:
-    """Whether the kernel may take these past torch's dispatcher."""
-    if not nothing_watches():
+    """Whether the kernel may take these past torch's dispatcher; by maps, as in ops/steps.py."""
+    if not nothing_watches() or not PLAIN_TYPES.issuperset(map(type, tensors)):
         return False
-    for t in tensors:
-        if type(t) not in PLAIN or not t.is_cpu or t.layout is not torch.strided or t.is_neg():
+    for where in map(_where, tensors):
+        if where != _HERE:
             return False
-    return chooses_cpu() and forward_ad._current_level < 0
+    return not any(map(Tensor.is_neg, tensors)) and chooses_cpu() and forward_ad._current_level < 0
 
 
 def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:
@@ -189,8 +188,7 @@ def lstm_int8_plainly(
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """As :func:`lstm_int8` for a padded input and no projections, with few checks: a step of 128
     units takes the kernel 5 us. None where this is no plain call on the CPU, or a wrong one."""
-    tensors = (x, h0, c0)
-    if not PLAIN_TYPES.issuperset(map(type, tensors)) or not nothing_watches():
+    if not _direct(x, h0, c0) or not (x.dtype is h0.dtype is c0.dtype is F32):
         return None
     shape, state = x.shape, h0.shape
     if len(shape) != 3 or len(state) != 3 or c0.shape != state or state[1] != shape[1]:
@@ -198,12 +196,7 @@ def lstm_int8_plainly(
     first = weights[0]
     if not shape.numel() or first.shape != (4 * state[2], shape[2]) or not first.is_cpu:
         return None
-    if len(weights) != state[0] * (4 + has_bias) or wants_gradient(*tensors):
-        return None
-    for facts in map(_facts, tensors):
-        if facts != _expected:
-            return None
-    if any(map(Tensor.is_neg, tensors)) or not chooses_cpu() or forward_ad._current_level >= 0:
+    if len(weights) != state[0] * (4 + has_bias) or wants_gradient(x, h0, c0):
         return None
     return cpu.lstm_int8(x, None, h0, c0, weights, has_bias, False, False)
 

@@ -22,7 +22,7 @@ from charlm_fast.kernels.native import cpu
 from .checks import is_batched
 from .dispatch import chooses_cpu
 from .function import Function, differentiable
-from .registration import PLAIN, nothing_watches, wants_gradient
+from .registration import PLAIN_TYPES, nothing_watches, wants_gradient
 
 # Up to so many rows in all are faster from unpacked weights, at every size from 64 units on; of
 # weights that a core's cache does not hold, up to so many steps (docs/benchmarks.md, "Step").
@@ -31,7 +31,6 @@ CACHED_UNITS, STEPS = 512, 4
 CELL_ROWS, CELL_ROWS_WITH_GRADIENT = 16, 32  # beyond, torch's products are faster
 
 Optional = Tensor | None
-PLAIN_TYPES = frozenset(PLAIN)
 _facts, _shape = attrgetter("dtype", "is_cpu", "layout"), attrgetter("shape")
 
 

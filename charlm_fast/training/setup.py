@@ -41,9 +41,10 @@ def build_model(config: TrainConfig, corpus: Corpus) -> CharLM:
             output_dropout=config.output_dropout,
             vocabulary=corpus.vocabulary,
         )
-    if config.init is not None and config.resume is None and config.device != "meta":
+    kept = config.resume is None and config.device != "meta"  # else a checkpoint has others
+    if kept and config.init is not None:
         load_weights(model, config.init)
-    elif config.count_bias and config.device != "meta":
+    elif kept and config.count_bias:
         start_from_counts(model, corpus.split(config.val_fraction)[0])
     return model.to(config.device)
 
