@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from . import terminal
 from .text.called import called
 from .text.names import nearest
+from .training.interrupts import Raise, not_lost
 from .training.machine import MISTAKES
 
 
@@ -200,14 +201,11 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 
 def _exit_code(main: Callable[[Sequence[str] | None], int]) -> int:
-    def terminate(number: int, frame: Any) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows cleans up
-        raise Terminated
-
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun's workers end at once
-            signal.signal(signal.SIGTERM, terminate)
-        code = main(None)
+            signal.signal(signal.SIGTERM, Raise(Terminated))
+        with not_lost(signal.SIGTERM, Terminated), not_lost(signal.SIGINT, KeyboardInterrupt):
+            code = main(None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

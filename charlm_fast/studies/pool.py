@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from ..training.interrupts import Raise, not_lost
+
 END_SECONDS = 20.0  # for a worker to save what it has, once it is told to end
 
 # A task, the device to run it on, and what to call with reports of progress, to its result.
@@ -174,7 +176,7 @@ def _interrupts_ignored() -> Iterator[None]:
 def _serve(connection: Connection, function: Function, device: str, threads: int) -> None:
     """The worker: tasks from the connection until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, Raise(KeyboardInterrupt))
     torch.set_num_threads(threads)
     # Progress bars draw on a terminal only; the one of the parent serves all.
     sys.stderr = io.TextIOWrapper(io.BytesIO())
@@ -183,7 +185,10 @@ def _serve(connection: Connection, function: Function, device: str, threads: int
         connection.send(("note", f"{message}"))
 
     warnings.showwarning = note  # type: ignore[assignment]
-    try:
+    with (
+        not_lost(signal.SIGTERM, KeyboardInterrupt),
+        suppress(EOFError, OSError, KeyboardInterrupt),
+    ):
         while True:
             task = connection.recv()
             try:
@@ -196,10 +201,3 @@ def _serve(connection: Connection, function: Function, device: str, threads: int
                 trace = traceback.format_exc()
                 message = ("failed", f"{type(error).__name__}: {lines[0]}", trace)
             connection.send(message)
-    except (EOFError, OSError, KeyboardInterrupt):
-        pass
-
-
-def _interrupt(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once
-    raise KeyboardInterrupt
