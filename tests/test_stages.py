@@ -56,12 +56,12 @@ def test_the_limit_ends_a_stage_and_all_it_started(path: Path) -> None:
         "print('waiting', flush=True); time.sleep(60)"
     )
     start = time.monotonic()
-    found = run([stage("slow", code, seconds=2), stage("next", "pass")], path)
-    assert time.monotonic() - start < 15
-    assert found["slow"]["status"] == "timed out" and found["slow"]["limit"] == 2
+    found = run([stage("slow", code, seconds=5), stage("next", "pass")], path)
+    assert time.monotonic() - start < 40  # of 60
+    assert found["slow"]["status"] == "timed out" and found["slow"]["limit"] == 5
     assert found["slow"]["output"] == "waiting\n"
     assert found["next"]["status"] == "passed"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _runs(int(child.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(int(child.read_text()))
@@ -80,7 +80,7 @@ def test_a_stage_that_ignores_the_request_to_end_is_killed(path: Path) -> None:
     start = time.monotonic()
     found = run([stage("stubborn", code, seconds=1)], path)
     assert found["stubborn"]["status"] == "timed out"
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 40
 
 
 def test_the_budget_covers_the_whole_call(path: Path) -> None:

@@ -204,11 +204,12 @@ def test_control_c_ends_all_workers_and_keeps_what_is_done(tmp_path):
     )
     deadline = time.monotonic() + 60
     log, metrics = tmp_path / "experiment_logs.csv", tmp_path / "runs/c/02-n_epochs10000000-seed3"
+    points = metrics / "metrics.csv"
     while time.monotonic() < deadline:
-        if log.exists() and len(log.read_text().splitlines()) == 3 and metrics.exists():
+        done = log.exists() and len(log.read_text().splitlines()) == 3
+        if done and points.exists() and len(points.read_text().splitlines()) > 2:  # it trains
             break
         time.sleep(0.05)
-    time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -216,6 +217,7 @@ def test_control_c_ends_all_workers_and_keeps_what_is_done(tmp_path):
     assert len(log_rows()) == 2 and "BPC model_1: " in out and "BPC model_3: " in out
     assert Path("runs/c/table.txt").exists()
     assert CharLM.from_pretrained(metrics / "model").hidden_size == 8
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # the workers too go, and Python's own helper process
         try:
             os.killpg(process.pid, 0)
