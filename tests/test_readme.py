@@ -54,8 +54,8 @@ def shortened(line):
         if words[1] != "-m":
             words[1] = str(ROOT / words[1])
     more = SHORT[module]
-    if "--resume" in words:
-        return words  # the settings are those of its run
+    if {"--resume", "--next"} & set(words):
+        return words  # the settings are those of its run, or there is no text to shorten
     if module == "charlm_fast.train" and "--grid" not in line and "--custom_train" not in line:
         more += " --hidden_size 8"
     if {"--custom_train", "--plot_loss"} & set(words):
