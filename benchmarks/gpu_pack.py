@@ -3,9 +3,9 @@
     python benchmarks/gpu_pack.py --python PYTHON [--also Unidecode expecttest]
 
 PYTHON is one with the torch of the GPU machine, the same CUDA release included, with ninja and
-setuptools; nvcc of that release is needed here, a GPU is not. Built is a wheel for every Python from
-3.10 on, its CUDA kernels for --architectures alone. The folder --out then holds it, the further
-packages of --also and pack.json, and is all that travels beside the checkout:
+setuptools; nvcc of that release is needed here, a GPU is not. The wheel serves
+every Python from 3.10 on, and the GPUs of --architectures alone. The folder --out then holds it,
+the further packages of --also and pack.json, and is all that travels beside the checkout:
 
     python benchmarks/gpu_check.py --call 1 --pack gpu_pack --out gpu_check
 """

@@ -1,4 +1,4 @@
-"""A plugin of pytest that names each test to the runner: -p gpu_pytest, with benchmarks/ on the path.
+"""A plugin of pytest that names each test to the runner: -p gpu_pytest.
 
 A test that an earlier process of the same step has begun is left out. After a failure that cost
 the process its CUDA context it asks for a new process, as each later test would fail for nothing.

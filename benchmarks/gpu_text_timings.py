@@ -45,7 +45,7 @@ def head(bench: Bench) -> None:
 
 
 def generation(bench: Bench) -> None:
-    """Characters a second at the default model, against a loop around nn.LSTM, eager and graphed."""
+    """Characters a second at the default model, beside a loop around nn.LSTM, also in graphs."""
     H, L, V = (8, 2, 10) if bench.quick else (128, 2, 100)
     model = CharLM(V, H, L).to(bench.device).requires_grad_(False)
     weights = []
@@ -89,9 +89,11 @@ def generation(bench: Bench) -> None:
             sides["graphs of nn.LSTM"] = functools.partial(loop, B, short, True)
 
         def speeds(row: dict[str, Any], n: int = length, B: int = B) -> dict[str, Any]:
-            """The times are of different lengths, and so their ratio gives way to that of speeds."""
-            lengths = {name: n if name in bench.backends else min(n, 100) for name in row["us"]}
-            found = {name: round(B * lengths[name] / us[1] * 1e6) for name, us in row["us"].items()}
+            """The times are of texts of different lengths: the ratio is of speeds."""
+            found = {}
+            for name, us in row["us"].items():
+                characters = n if name in bench.backends else min(n, 100)
+                found[name] = round(B * characters / us[1] * 1e6)
             out: dict[str, Any] = {"characters_per_second": found}
             if "eager" in found:
                 out["ratio"] = {k: round(v / found["eager"], 2) for k, v in found.items()}
