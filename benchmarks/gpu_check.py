@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_pack import PackError, unpack
-from gpu_steps import BUDGETS, ROOT, Options, steps
+from gpu_steps import BUDGETS, ROOT, SLOWER, Options, steps
 from stages import Stage, run_stages, write
 
 
@@ -136,8 +136,9 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     record["rehearsal"] = args.rehearse
     write(path, record)
+    times = SLOWER if args.rehearse else 1.0
     green = [
-        run_call(call, wanted, args.budget or BUDGETS[call], record, path)
+        run_call(call, wanted, args.budget or times * BUDGETS[call], record, path)
         for call, wanted in calls.items()
     ]
     print(f"{'green' if all(green) else 'not green'}: {path}")

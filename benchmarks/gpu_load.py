@@ -94,7 +94,7 @@ def plans() -> dict[str, str]:
 def told(ask: Callable[[], str]) -> str:
     try:
         return ask()
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:  # the latter where no kernels are loaded
         return f"{error}".splitlines()[0]
 
 

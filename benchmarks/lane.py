@@ -100,7 +100,8 @@ class Lane:
         if code is None:
             if self.case and self.patience and time.monotonic() - self._since > self.patience:
                 self.stop()
-                return self._lost(f"hung: ended after {self.patience:g} s")
+                why = f"hung: ended after {self.patience:g} s"
+                return self._lost(why) if self.case else not self._again()
             return False
         self.stop()
         self.code = code
