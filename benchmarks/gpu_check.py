@@ -25,9 +25,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gpu_pack import PackError, unpack
+from gpu_pack import PackError, commit, unpack
 from gpu_steps import BUDGETS, ROOT, SLOWER, Options, steps
 from stages import Stage, run_stages, write
+
+sys.path.insert(0, str(ROOT / "charlm_fast"))  # past the package, which imports torch
+from _source_hash import source_hash
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -93,7 +96,7 @@ def dry_run(calls: dict[int, list[Stage]]) -> int:
 def note_facts(record: dict[str, Any]) -> None:
     """What the first step found, where a reader looks for it."""
     facts = record["stages"].get("load", {}).get("facts", {})
-    record |= {name: facts[name] for name in ("machine", "commit", "build") if name in facts}
+    record |= {name: facts[name] for name in ("machine", "build") if name in facts}
 
 
 def run_call(
@@ -125,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
         return dry_run(calls)
     if args.pack and site:
         try:
-            record["pack"] = unpack(args.pack, ROOT / "charlm_fast", site)
+            package = ROOT / "charlm_fast"
+            record["pack"] = unpack(args.pack, package, site, source_hash(ROOT / "csrc"))
         except PackError as error:
             print(f"gpu_check: {error}", file=sys.stderr)
             return 2
@@ -135,6 +139,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.pop("CHARLM_FAST_BACKEND", None)
     args.out.mkdir(parents=True, exist_ok=True)
     record["rehearsal"] = args.rehearse
+    here = commit()  # a checkout that was copied may have no git
+    record["commit"] = record.get("pack", {}).get("commit", here) if here == "unknown" else here
     write(path, record)
     times = SLOWER if args.rehearse else 1.0
     green = [

@@ -10,9 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from progress import Progress
@@ -106,17 +104,6 @@ def clusters() -> dict[str, Any]:
     return {f"{size} bytes": ask(size) for size in (shared, shared // 2 // 16 * 16 + 16)}
 
 
-def commit() -> str:
-    folder = Path(__file__).resolve().parents[1]
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True
-        )
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
     progress = Progress()
 
@@ -130,7 +117,6 @@ def main() -> None:
         print(found, flush=True)
         return found
 
-    progress.note(commit=commit())
     found = note("machine", machine)
     note("build", build)
     if found is not None and "no_gpu" not in found:

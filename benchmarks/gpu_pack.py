@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,31 @@ def look(python: str, wheel: Path) -> dict[str, Any]:
     return facts
 
 
-def unpack(pack: Path, package: Path, site: Path) -> dict[str, Any]:
+def commit() -> str:
+    """Of the checkout, or "unknown"."""
+    with suppress(OSError):
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip() or "unknown"
+    return "unknown"
+
+
+def unpack(pack: Path, package: Path, site: Path, sources: str) -> dict[str, Any]:
     """Put our modules into the checkout's ``package``, all other wheels into ``site``.
 
     Returns what pack.json says.
 
+    Args:
+        sources: the hash of the checkout's sources.
+
     Raises:
-        PackError: it is no pack, or other modules lie in the checkout already.
+        PackError: it is no pack, it was built from other sources, or other modules lie in the
+            checkout already.
     """
     try:
         facts: dict[str, Any] = json.loads((pack / "pack.json").read_text())
         wheels = [pack / name for name in facts["wheels"]]
+        built = facts["build"]["source_hash"]
         with zipfile.ZipFile(wheels[0]) as ours:
             names = [n for n in ours.namelist() if n.startswith("charlm_fast/_") and "abi3" in n]
             modules = {package / Path(name).name: ours.read(name) for name in names}
@@ -104,6 +119,8 @@ def unpack(pack: Path, package: Path, site: Path) -> dict[str, Any]:
                 archive.extractall(site)
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise PackError(f"{pack} is not what gpu_pack.py writes: {error}") from error
+    if built != sources:
+        raise PackError(f"{pack} was built from other sources than csrc: run gpu_pack.py again")
     for path, content in modules.items():
         if path.exists() and path.read_bytes() != content:
             raise PackError(
@@ -141,7 +158,11 @@ def main(argv: list[str] | None = None) -> int:
     except PackError as error:
         print(f"gpu_pack: {error}", file=sys.stderr)
         return 1
-    facts |= {"architectures": args.architectures, "wheels": [wheel.name for wheel in wheels]}
+    facts |= {
+        "commit": commit(),
+        "architectures": args.architectures,
+        "wheels": [wheel.name for wheel in wheels],
+    }
     (args.out / "pack.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(
         f"built in {seconds:.0f} s for torch {facts['torch']} with Python {facts['python']}, "

@@ -134,7 +134,7 @@ def steps(options: Options, record: Mapping[str, Any]) -> dict[int, list[Stage]]
                  rehearsed=("tests/ops/test_head.py", "-k", "strides or gradients"))  # fmt: skip
     triton = tests("tests/gpu/test_lstm.py", "tests/gpu/test_sampling_triton.py", "-k", "triton",
                    rehearsed=("tests/gpu/test_sampling_triton.py",))  # fmt: skip
-    row = step("row", program("gpu_row.py", str(options.out / "gpu_check.json")), 10, asks=True)
+    row = step("row", program("gpu_row.py", str(options.out / "gpu_check.json")), 10)
     filled = ["--out", str(options.out), "--seconds", "90"]
     first = [
         step("load", program("gpu_load.py"), 40, asks=True, patience=30),

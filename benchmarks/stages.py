@@ -85,10 +85,10 @@ def run_stage(
             for lane in running:
                 lane.listen()
     found = _found(stage, lanes, time.monotonic() - start)
+    found["limit"] = round(seconds, 1)
     status = "passed"
     if running:
         status = "timed out"
-        found["limit"] = round(seconds, 1)
     elif any(lane.code or lane.bad for lane in lanes):
         status = "failed"
     with log.open("a", errors="replace") as out:
@@ -164,7 +164,8 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
     """What the terminal hears of a stage."""
     counts = ", ".join(f"{n} {status}" for status, n in found.get("cases", {}).items())
     said = "; ".join(filter(None, (found.get("why", ""), counts)))
-    out = [f"{name:12} {found['status']:9} {found['seconds']:6.1f} s{f'  {said}' if said else ''}"]
+    took = f"{found['seconds']:6.1f} s" + (f" of {found['limit']:.0f}" if "limit" in found else "")
+    out = [f"{name:12} {found['status']:9} {took}{f'  {said}' if said else ''}"]
     out += [f"    in the middle of {case}" for case in found.get("at", [])]
     bad = found.get("bad", [])
     out += [f"    {case['case']}: {str(case['why'])[-300:]}" for case in bad[:10]]

@@ -20,7 +20,8 @@ def pack(tmp_path: Path) -> Path:
         wheel.writestr("charlm_fast/env.py", "old")
     with zipfile.ZipFile(folder / "theirs.whl", "w") as wheel:
         wheel.writestr("unidecode/__init__.py", "x = 1")
-    facts = {"torch": "2.11.0+cu130", "wheels": ["ours.whl", "theirs.whl"]}
+    facts: dict[str, object] = {"torch": "2.11.0+cu130", "build": {"source_hash": "abc"}}
+    facts["wheels"] = ["ours.whl", "theirs.whl"]
     (folder / "pack.json").write_text(json.dumps(facts))
     return folder
 
@@ -30,7 +31,7 @@ def test_modules_go_into_the_checkout_and_packages_to_the_side(pack: Path, tmp_p
     package.mkdir()
     (package / "env.py").write_text("new")
     for _ in range(2):  # the second call finds them there
-        assert gpu_pack.unpack(pack, package, site)["torch"] == "2.11.0+cu130"
+        assert gpu_pack.unpack(pack, package, site, "abc")["torch"] == "2.11.0+cu130"
         found = {p.name: p.read_text() for p in package.iterdir()}
         modules = {f"{name}.abi3.so": name for name in ("_C", "_host", "_cuda")}
         assert found == {"env.py": "new", **modules}
@@ -42,7 +43,7 @@ def test_modules_of_another_build_stay(pack: Path, tmp_path: Path) -> None:
     package.mkdir()
     (package / "_host.abi3.so").write_text("mine")
     with pytest.raises(gpu_pack.PackError, match="_host.abi3.so is of another build than"):
-        gpu_pack.unpack(pack, package, tmp_path / "site")
+        gpu_pack.unpack(pack, package, tmp_path / "site", "abc")
     assert [p.read_text() for p in package.iterdir()] == ["mine"]
 
 
@@ -50,13 +51,18 @@ def test_modules_of_another_build_stay(pack: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_pack(pack: Path, tmp_path: Path, text: str) -> None:
     (pack / "pack.json").write_text(text)
     with pytest.raises(gpu_pack.PackError, match="is not what gpu_pack.py writes"):
-        gpu_pack.unpack(pack, tmp_path, tmp_path / "site")
+        gpu_pack.unpack(pack, tmp_path, tmp_path / "site", "abc")
+
+
+def test_a_pack_of_other_sources(pack: Path, tmp_path: Path) -> None:
+    with pytest.raises(gpu_pack.PackError, match="was built from other sources than csrc"):
+        gpu_pack.unpack(pack, tmp_path / "none", tmp_path / "site", "abd")
 
 
 def test_a_wheel_that_is_cut_off(pack: Path, tmp_path: Path) -> None:
     (pack / "ours.whl").write_bytes((pack / "ours.whl").read_bytes()[:40])
     with pytest.raises(gpu_pack.PackError, match="is not what gpu_pack.py writes"):
-        gpu_pack.unpack(pack, tmp_path, tmp_path / "site")
+        gpu_pack.unpack(pack, tmp_path, tmp_path / "site", "abc")
 
 
 def test_a_build_that_fails_is_one_sentence(
