@@ -135,7 +135,7 @@ def steps(options: Options, record: Mapping[str, Any]) -> dict[int, list[Stage]]
     triton = tests("tests/gpu/test_lstm.py", "tests/gpu/test_sampling_triton.py", "-k", "triton",
                    rehearsed=("tests/gpu/test_sampling_triton.py",))  # fmt: skip
     row = step("row", program("gpu_row.py", str(options.out / "gpu_check.json")), 10)
-    filled = ["--out", str(options.out), "--seconds", "90"]
+    filled = ["--out", str(options.out), "--seconds", "108"]
     first = [
         step("load", program("gpu_load.py"), 40, asks=True, patience=30),
         step("cases", cases, 35, patience=15, **waiting),
@@ -170,13 +170,13 @@ def steps(options: Options, record: Mapping[str, Any]) -> dict[int, list[Stage]]
             "versus", program("gpu_timings.py", "grid", "generation", "--backends", "triton,cuda",
             *device), 50, no_compiler, patience=30,
         ),
-        step("table", program("gpu_table.py", *filled, *device), 100),
+        step("table", program("gpu_table.py", *filled, *device), 120),
         step(
             "text", program("gpu_timings.py", "head", "sampling", "--backends", "cuda,triton",
-            *device), 30, patience=20,
+            *device), 25, patience=20,
         ),
         step(
-            "other", tests("tests/ops", rehearsed=("tests/gpu/test_text_cuda.py",)), 45,
+            "other", tests("tests/ops", rehearsed=("tests/gpu/test_text_cuda.py",)), 30,
             pytest_is_here, patience=30, **sharded,
         ),
         row,

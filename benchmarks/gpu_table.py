@@ -3,10 +3,10 @@
     python benchmarks/gpu_table.py --out FOLDER [--seconds 100] [--device cpu --quick]
 
 It runs the families of charlm_fast/selfcheck as that command does, each in processes of its own:
-first all for right or wrong, several at a time, then the times of those that are right, one after
-the other, the most used first. FOLDER/shipped-NAME.json is written after each. It belongs into
-charlm_fast/ops/shipped/, and holds for every driver, and for this kind of GPU, torch, Triton and
-sources of the kernels. Where a table of the same lies there, its other families are kept.
+of each backend first all for right or wrong, several at a time, then the times of those that are
+right, one after the other, the most used first. FOLDER/shipped-NAME.json is written after each. It
+belongs into charlm_fast/ops/shipped/, and holds for every driver, and for this kind of GPU, torch,
+Triton and sources of the kernels. Where a table of the same lies there, its other families stay.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from progress import Progress
@@ -32,7 +33,7 @@ from charlm_fast.selfcheck.process import LIMITS, Busy, run
 KEY = ("kind", "name", "multiprocessors", "sources", "torch", "triton")  # any driver
 AT_ONCE = 8
 FIRST = ("cuda lstm float32", "cuda lstm bfloat16", "cuda generate float32", "cuda sample float32")
-LEAST = 8.0  # seconds under which a family is not begun
+LEAST, MOST = 8.0, 12.0  # seconds under which a family's times are not begun, and for them
 
 
 def wanted(device: torch.device, quick: bool) -> list[Plan]:
@@ -56,11 +57,20 @@ def right(plan: Plan, seconds: float) -> Family | str:
 def timed(plan: Plan, seconds: float) -> Family | str:
     """Its times alone: what was not reached goes by the nearest size."""
     limits = LIMITS[plan.device.partition(":")[0]]
-    one = replace(plan, cases=0, seconds=min(plan.seconds, 0.6 * seconds))
+    one = replace(plan, cases=0, seconds=min(plan.seconds, 0.6 * seconds, MOST))
     try:
         return run(one, replace(limits, whole=min(limits.whole, seconds)))
     except Busy as error:
         return str(error)
+
+
+def row_of(family: Family) -> dict[str, Any]:
+    """For the record: ours to the peer's time by H x B, with a ``g`` where it has a gradient."""
+    ratios = {
+        f"{t.hidden}x{t.batch}{'g' if t.gradient else ''}": round(t.ratio, 3) for t in family.times
+    }
+    found = {"family": family.name, "failed": family.failed, "error": family.error}
+    return {**found, "ours_to_peer": ratios}
 
 
 def fill(
@@ -71,10 +81,11 @@ def fill(
     key = {name: value for name, value in trust.key_of(device).items() if name in KEY}
     before = from_json(path.read_text()) if path.exists() else None
     table = before if before is not None and before.key == key else Verdicts(key, ())
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(min(AT_ONCE, max(1, cores // 2))) as pool:
-        first = list(pool.map(lambda plan: right(plan, end - time.monotonic()), every))
-    for plan, found in zip(every, first, strict=True):
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, (os.cpu_count() or 1) // 2))) as pool:
+        known = list(
+            zip(every, pool.map(lambda p: right(p, end - time.monotonic()), every), strict=True)
+        )
+    for plan, found in known:
         if not progress.begin(plan.name):
             continue
         left = end - time.monotonic()
@@ -96,16 +107,7 @@ def fill(
         beside = path.with_suffix(".part")
         beside.write_text(table.to_json() + "\n")
         os.replace(beside, path)
-        said = whole.failed or f"{whole.cases} cases, error {whole.error:.0e}"
-        row = {
-            "family": plan.name,
-            "failed": whole.failed,
-            "error": whole.error,
-            "ours_to_peer": {
-                f"{t.hidden}x{t.batch}{'g' if t.gradient else ''}": round(t.ratio, 3)
-                for t in whole.times
-            },
-        }
+        said, row = whole.failed or f"{whole.cases} cases, error {whole.error:.0e}", row_of(whole)
         bad = {"why": whole.failed} if whole.failed else {}
         progress.end(plan.name, "failed" if bad else "passed", row=row, **bad)
         print(f"{plan.name}: {said} {row['ours_to_peer']}", flush=True)
@@ -129,7 +131,10 @@ def main() -> int:
     if not every:
         print("none of our GPU backends can run here: python -m charlm_fast.env says why")
         return 1
-    table = fill(device, every, args.seconds, path, Progress())
+    progress, end = Progress(), time.monotonic() + args.seconds
+    for backend in dict.fromkeys(plan.backend for plan in every):  # Triton compiles for long
+        group = [plan for plan in every if plan.backend == backend]
+        table = fill(device, group, end - time.monotonic(), path, progress)
     print(f"{len(table.families)} of {len(every)} families are in {path}")
     return 1 if any(f.failed for f in table.families) else 0
 

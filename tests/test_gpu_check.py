@@ -60,6 +60,16 @@ def test_the_limits_of_a_call_fit_its_budget_and_both_a_quarter_of_an_hour() -> 
     assert sum(gpu_steps.BUDGETS.values()) <= 840
 
 
+def test_the_page_has_the_limits() -> None:
+    page = (gpu_steps.ROOT / "docs" / "gpu_check.md").read_text()
+    for call, steps in steps_of().items():
+        for s in steps:
+            assert f"| {call} | {s.name} | {s.seconds:.0f} |" in page
+    said = " ".join(page.split())
+    first, second = (f"{seconds:.0f} s" for seconds in gpu_steps.BUDGETS.values())
+    assert f"The first call ends within {first} and the second within {second}" in said
+
+
 def test_a_rehearsal_has_the_steps_of_the_real_one() -> None:
     real, rehearsed = steps_of(), steps_of("--rehearse")
     for call, steps in real.items():
