@@ -1,116 +1,175 @@
 """Every kernel of a GPU's backend once, on small odd shapes: a program for compute-sanitizer.
 
-    compute-sanitizer --tool racecheck python benchmarks/gpu_cases.py
+    compute-sanitizer --tool memcheck python benchmarks/gpu_cases.py [--short]
+    CUDA_LAUNCH_BLOCKING=1 python benchmarks/gpu_cases.py
 
-Prints a line a case and fails where a result is not finite; what it computes is the business of
-the tests. --backend triton takes the other backend; --backend cpu rehearses it.
+Each case is named before it runs, and fails where it raises or a result is not finite; what it
+computes is the business of the tests. --backend triton takes the other backend, --backend cpu
+rehearses it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import torch
+from gpu_pytest import context_lost
+from progress import AGAIN, Progress
 from torch import Tensor
 
 from charlm_fast import ops, use_backend
 
-# On an H100 blocks of a cluster, of a small and of a large grid, and draws by warps and by blocks.
-LSTM_SHAPES = (  # H, B, T, L
+Case = tuple[str, Callable[[], None]]
+
+# Which of ops' functions have cases here; a test asks that all the others have no kernel on a GPU.
+COVERED = {"lstm", "lstm_cross_entropy", "linear_cross_entropy", "sample", "generate"}
+
+# H, B, T, L. On an H100 blocks of a cluster, of a small and of a large grid, wavefronts; with 8
+# rows and more in 16 bits, where tensor cores can serve.
+LSTM_SHAPES = (
     (3, 2, 3, 2), (33, 3, 4, 3), (128, 2, 3, 2), (256, 9, 3, 1), (512, 2, 3, 1), (1024, 3, 3, 1),
 )  # fmt: skip
+ROWS_SHAPES = tuple((H, B, 3, 1) for H in (128, 512, 1024) for B in (8, 16, 37, 64))
 TEXT_SHAPES = (  # V, E, H, L, B
     (7, 5, 9, 2, 3), (100, 128, 128, 2, 2), (100, 64, 257, 1, 2), (65, 32, 512, 2, 1),
-    (1500, 16, 33, 2, 2),
+    (1500, 16, 33, 2, 2), (100, 128, 128, 2, 64),
 )  # fmt: skip
 
 
-def lstm_cases(device: torch.device) -> Iterator[str]:
-    dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
-    for dtype in dtypes:
-        for H, B, T, L in LSTM_SHAPES:
-            k = H**-0.5
-            weights = [
-                ((torch.rand(shape, device=device) * 2 - 1) * k).to(dtype).requires_grad_()
-                for _ in range(L)
-                for shape in ((4 * H, H), (4 * H, H), (4 * H,))
-            ]
-            x = torch.randn(T, B, H, device=device).to(dtype).requires_grad_()
-            zeros = torch.zeros(L, B, H, device=device, dtype=dtype)
-            run_lstm(x, zeros, weights)
-            yield f"lstm {dtype} H={H} B={B} T={T} L={L}"
+def finite(*results: Tensor) -> None:
+    for t in results:
+        assert bool(t.isfinite().all()), "a result is not finite"
 
 
-def run_lstm(x: Tensor, zeros: Tensor, weights: list[Tensor]) -> None:
-    y, hn, cn = ops.lstm(x, zeros, zeros, weights)
-    for t in torch.autograd.grad([y, hn, cn], [x, *weights], [y, hn, cn]):
-        finite(t)
+class Draw:
+    """Fresh numbers of one dtype on one device."""
 
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
 
-def finite(t: Tensor) -> None:
-    assert bool(t.isfinite().all()), "a result is not finite"
+    def uniform(self, k: float, *shape: int) -> Tensor:
+        numbers = torch.rand(shape, device=self.device) * 2 - 1
+        return (numbers * k).to(self.dtype).requires_grad_()
 
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device).to(self.dtype).requires_grad_()
 
-def head_cases(device: torch.device) -> Iterator[str]:
-    dtypes = (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
-    for dtype in dtypes:
-        for N, V in ((7, 3), (300, 100), (7, 1500)):
-            x = torch.randn(N, 20, device=device, dtype=dtype, requires_grad=True)
-            weight = torch.randn(V, 20, device=device, dtype=dtype, requires_grad=True)
-            bias = torch.randn(V, device=device, dtype=dtype, requires_grad=True)
-            targets = torch.randint(V, (N,), device=device)
-            loss = ops.linear_cross_entropy(x, weight, bias, targets)
-            for t in torch.autograd.grad(loss, [x, weight, bias]):
-                finite(t)
-            yield f"head {dtype} N={N} V={V}"
+    def ids(self, most: int, *shape: int) -> Tensor:
+        return torch.randint(most, shape, device=self.device)
 
+    def zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, device=self.device, dtype=self.dtype)
 
-def sample_cases(device: torch.device) -> Iterator[str]:
-    for V in (1, 7, 100, 1500, 5000):
-        logits = torch.randn(3, V, device=device)
-        for filters in ({}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.9}):
-            ids, logprobs = ops.sample(logits, 0.8, seed=1, return_logprobs=True, **filters)
-            finite(logprobs)
-            assert int(ids.min()) >= 0 and int(ids.max()) < V
-        yield f"sample V={V}"
-
-
-def generate_cases(device: torch.device) -> Iterator[str]:
-    for V, E, H, L, B in TEXT_SHAPES:
-        k = H**-0.5
-
-        def uniform(*shape: int, k: float = k) -> Tensor:
-            return (torch.rand(shape, device=device) * 2 - 1) * k
-
-        weights = []
+    def layers(self, H: int, L: int, inputs: int = 0, biases: int = 1) -> list[Tensor]:
+        k, out = H**-0.5, []
         for l in range(L):
-            weights += [uniform(4 * H, H if l else E), uniform(4 * H, H), uniform(4 * H)]
-        zeros = torch.zeros(L, B, H, device=device)
-        prompts = torch.randint(V, (3, B), device=device)
-        lengths = torch.randint(1, 4, (B,), device=device)
-        ids, *rest = ops.generate(
-            uniform(V, E), weights, uniform(V, H), uniform(V), zeros, zeros, prompts, 4, 0.8,
-            lengths=lengths, top_p=0.9, seed=1,
-        )  # fmt: skip
-        for t in rest:
-            finite(t)
-        assert int(ids.min()) >= 0 and int(ids.max()) < V
-        yield f"generate V={V} H={H} L={L} B={B}"
+            out += [self.uniform(k, 4 * H, H if l else inputs or H), self.uniform(k, 4 * H, H)]
+            out += [self.uniform(k, 4 * H) for _ in range(biases)]
+        return out
 
 
-def main() -> None:
+def lstm(draw: Draw, H: int, B: int, T: int, L: int) -> None:
+    weights, x, zeros = draw.layers(H, L), draw.normal(T, B, H), draw.zeros(L, B, H)
+    y, hn, cn = ops.lstm(x, zeros, zeros, weights)
+    finite(y, hn, cn, *torch.autograd.grad([y, hn, cn], [x, *weights], [y, hn, cn]))
+
+
+def language_model(draw: Draw, H: int, B: int, T: int, L: int) -> None:
+    V = 65
+    weights, embedding = draw.layers(H, L, biases=2), draw.normal(V, H)
+    head, bias, zeros = draw.uniform(H**-0.5, V, H), draw.uniform(1.0, V), draw.zeros(L, B, H)
+    loss, h, c = ops.lstm_cross_entropy(
+        embedding, weights, head, bias, zeros, zeros, draw.ids(V, T, B), draw.ids(V, T, B)
+    )
+    finite(loss, h, c, *torch.autograd.grad(loss, [embedding, head, bias, *weights]))
+
+
+def head(draw: Draw, N: int, V: int) -> None:
+    leaves = [draw.normal(N, 20), draw.normal(V, 20), draw.normal(V)]
+    loss = ops.linear_cross_entropy(*leaves, draw.ids(V, N))
+    finite(loss, *torch.autograd.grad(loss, leaves))
+
+
+def sample(draw: Draw, V: int) -> None:
+    logits = draw.normal(3, V).detach()
+    for filters in ({}, {"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.9}):
+        ids, logprobs = ops.sample(logits, 0.8, seed=1, return_logprobs=True, **filters)  # type: ignore[arg-type]
+        finite(logprobs)
+        assert int(ids.min()) >= 0 and int(ids.max()) < V, "an id is out of range"
+
+
+@torch.no_grad()
+def generate(draw: Draw, V: int, E: int, H: int, L: int, B: int) -> None:
+    k, zeros = H**-0.5, draw.zeros(L, B, H)
+    ids, *rest = ops.generate(
+        draw.uniform(k, V, E), draw.layers(H, L, E), draw.uniform(k, V, H), draw.uniform(k, V),
+        zeros, zeros, draw.ids(V, 3, B), 4, 0.8, lengths=draw.ids(3, B) + 1, top_p=0.9, seed=1,
+    )  # fmt: skip
+    finite(*rest)
+    assert int(ids.min()) >= 0 and int(ids.max()) < V, "an id is out of range"
+
+
+def cases(device: torch.device, short: bool = False) -> Iterator[Case]:
+    """All of them, the widest kinds first; ``short`` leaves out what differs in its dtype alone."""
+    usual = (torch.float32, torch.bfloat16, torch.float16) if device.type == "cuda" else ()
+    for dtype in usual or (torch.float32,):
+        draw, name = Draw(device, dtype), str(dtype).removeprefix("torch.")
+        if short and dtype == torch.float16:
+            continue
+        for shape in (*LSTM_SHAPES, *(ROWS_SHAPES[:: 2 if short else 1])):
+            said = " ".join(f"{k}={v}" for k, v in zip("HBTL", shape, strict=True))
+            yield f"lstm {name} {said}", lambda d=draw, s=shape: lstm(d, *s)  # type: ignore[misc]
+        for shape in ((33, 3, 4, 2), (128, 9, 3, 2)):
+            said = " ".join(f"{k}={v}" for k, v in zip("HBTL", shape, strict=True))
+            yield (
+                f"language model {name} {said}",
+                lambda d=draw, s=shape: language_model(d, *s),  # type: ignore[misc]
+            )
+        for N, V in ((7, 3), (300, 100), (7, 1500)):
+            yield f"head {name} N={N} V={V}", lambda d=draw, N=N, V=V: head(d, N, V)  # type: ignore[misc]
+        for V in (1, 7, 100, 1500, 5000):
+            yield f"sample {name} V={V}", lambda d=draw, V=V: sample(d, V)  # type: ignore[misc]
+        for text in TEXT_SHAPES:
+            said = " ".join(f"{k}={v}" for k, v in zip("VEHLB", text, strict=True))
+            yield f"generate {name} {said}", lambda d=draw, s=text: generate(d, *s)  # type: ignore[misc]
+
+
+def run(name: str, case: Callable[[], None], progress: Progress, gpu: bool) -> bool:
+    """One case, named and then told of. Returns whether it passed.
+
+    Raises SystemExit for a new process where this one has lost its GPU.
+    """
+    if not progress.begin(name):
+        return True
+    print(name, flush=True)
+    try:
+        case()
+        if gpu:
+            torch.cuda.synchronize()  # what a kernel did shows here, not in a later case
+    except Exception as error:
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        print(f"    {why}", flush=True)
+        progress.end(name, "failed", why=why)
+        if gpu and context_lost():
+            sys.exit(AGAIN)
+        return False
+    progress.end(name)
+    return True
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--backend", default="cuda", choices=["cuda", "triton", "cpu"])
-    backend = parser.parse_args().backend
-    device = torch.device("cpu" if backend == "cpu" else "cuda")
-    with use_backend(backend):
-        for cases in (lstm_cases, head_cases, sample_cases, generate_cases):
-            for line in cases(device):
-                print(line, flush=True)
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    parser.add_argument("--short", action="store_true", help="fewer, for a slow tool")
+    args = parser.parse_args()
+    device = torch.device("cpu" if args.backend == "cpu" else "cuda")
+    progress, gpu = Progress(), device.type == "cuda"
+    with use_backend(args.backend):
+        good = [run(*case, progress, gpu) for case in cases(device, args.short)]
+    return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,32 +1,37 @@
 """Runs a list of commands one after another, each under a time limit, and records what came of it.
 
-A stage that fails or runs out of time does not stop those after it. The record is written after
-each stage, so that what was found survives whatever ends the run.
+A stage that fails, dies or runs out of time does not stop those after it. The record is written
+after each stage and every few seconds within one, aside and then in one piece, so that what was
+found survives whatever ends the run.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TAIL = 6000  # characters of a stage's output that the record keeps
+from lane import Lane
+from lane import end as end_all
+
+KEPT = 4000  # characters of a stage's output that the record keeps; the log has more
 LEAST = 5.0  # seconds under which a stage is not worth starting
+ENDING = 5.0  # seconds of a stage's limit that are for ending it
+LOOK, WRITE = 0.05, 5.0  # seconds between two looks at a stage, and two records of it
 
 
 @dataclass(frozen=True)
 class Stage:
     """A command with its own time limit.
 
-    ``missing`` says in one sentence why it cannot run here, or is None. What the command writes to
-    the file that its environment names STAGE_RESULT, JSON, goes into the record.
+    ``missing`` says in one sentence why it cannot run here, or is None. A command that names its
+    cases (progress.py) goes on behind a case that takes longer than ``patience`` seconds, or that
+    it does not survive. ``lanes`` of it run side by side, with {lane} in the command filled in.
     """
 
     name: str
@@ -34,62 +39,87 @@ class Stage:
     seconds: float
     environment: dict[str, str]
     missing: Callable[[], str | None] = lambda: None
+    patience: float = 0.0
+    lanes: int = 1
 
 
-def run_stage(stage: Stage, seconds: float, folder: Path, cwd: Path) -> dict[str, Any]:
-    """Run one stage for at most ``seconds``; its output goes to the terminal and to a log."""
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_stage(
+    stage: Stage, seconds: float, cwd: Path, log: Path, report: Report = lambda found: None
+) -> dict[str, Any]:
+    """Run one stage for at most ``seconds``; its output is added to ``log``.
+
+    ``report`` hears from time to time what is known of it so far.
+    """
     reason = stage.missing()
     if reason is not None:
         return {"status": "skipped", "why": reason, "seconds": 0.0}
-    result, log = folder / f"{stage.name}.result.json", folder / f"{stage.name}.log"
-    result.unlink(missing_ok=True)
-    environment = os.environ | stage.environment | {"STAGE_RESULT": str(result)}
     start = time.monotonic()
-    record: dict[str, Any] = {"command": list(stage.command)}
-    try:
-        with log.open("wb") as out:
-            # A session of its own, so that the limit ends compilers and workers too.
-            process = subprocess.Popen(
-                stage.command, cwd=cwd, env=environment, stdout=out, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-            try:
-                code = process.wait(seconds)
-                record |= {"status": "passed" if code == 0 else "failed", "code": code}
-            except subprocess.TimeoutExpired:
-                record |= {"status": "timed out", "limit": round(seconds, 1)}
-            finally:
-                _end(process)
-    except OSError as error:
-        record |= {"status": "failed", "why": f"{stage.command[0]} did not start: {error}"}
-    record["seconds"] = round(time.monotonic() - start, 2)
-    record["output"] = _tail(log)
-    if result.exists():
+    end, told = start + seconds - min(ENDING, seconds / 4), start
+    lanes: list[Lane] = []
+    with tempfile.TemporaryDirectory(prefix="stage_") as folder:
         try:
-            record["result"] = json.loads(result.read_text())
-        except ValueError as error:
-            record |= {"status": "failed", "why": f"it wrote a result that is not JSON: {error}"}
-    return record
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Whatever the stage left running: a request first, then the end."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
+            for k in range(stage.lanes):
+                command = [part.replace("{lane}", str(k)) for part in stage.command]
+                events = Path(folder, f"{k}.events")
+                environment = os.environ | stage.environment
+                lanes.append(Lane(command, environment, cwd, events, stage.patience))
+        except OSError as error:
+            end_all(lanes)
+            why = f"{stage.command[0]} did not start: {error}"
+            return {"status": "failed", "why": why, "seconds": 0.0}
+        running = lanes
         try:
-            os.killpg(process.pid, kind)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            continue
+            while running := [lane for lane in running if not lane.done()]:
+                now = time.monotonic()
+                if now > end:
+                    break
+                if now > told + WRITE:
+                    told = now
+                    report({"status": "running", **_found(stage, lanes, now - start)})
+                time.sleep(LOOK)
+        finally:  # also of who interrupts the whole run
+            end_all(running)
+            for lane in running:
+                lane.listen()
+    found = _found(stage, lanes, time.monotonic() - start)
+    found["limit"] = round(seconds, 1)
+    status = "passed"
+    if running:
+        status = "timed out"
+    elif any(lane.code or lane.bad for lane in lanes):
+        status = "failed"
+    with log.open("a", errors="replace") as out:
+        for k, lane in enumerate(lanes):
+            out.write(
+                f"\n==== {stage.name} {k + 1} of {len(lanes)}: {status}\n{lane.output.text()}"
+            )
+    return {"status": status, **found}
 
 
-def _tail(log: Path) -> str:
-    if not log.exists():
-        return ""
-    text = log.read_text(errors="replace")
-    return text if len(text) <= TAIL else "[...]" + text[-TAIL:]
+def _found(stage: Stage, lanes: Sequence[Lane], seconds: float) -> dict[str, Any]:
+    """What is known by now. ``at`` has the cases that were begun and not ended."""
+    found: dict[str, Any] = {"command": list(stage.command), "seconds": round(seconds, 2)}
+    codes = [lane.code for lane in lanes]
+    found["code"] = codes[0] if len(codes) == 1 else codes
+    counts: dict[str, int] = {}
+    for lane in lanes:
+        for status, count in lane.counts.items():
+            counts[status] = counts.get(status, 0) + count
+    parts = {
+        "cases": counts,
+        "bad": [case for lane in lanes for case in lane.bad],
+        "at": [lane.case for lane in lanes if lane.case],
+        "rows": [row for lane in lanes for row in lane.rows],
+        "facts": {name: fact for lane in lanes for name, fact in lane.notes.items()},
+    }
+    found |= {name: part for name, part in parts.items() if part}
+    share = max(1000, KEPT // len(lanes))
+    texts = (lane.output.text() for lane in lanes)
+    found["output"] = "\n".join(t if len(t) <= share else "[...]" + t[-share:] for t in texts)
+    return found
 
 
 def run_stages(
@@ -102,12 +132,18 @@ def run_stages(
 ) -> bool:
     """Run all stages within ``budget`` seconds; True when each of them passed.
 
-    ``record["stages"]`` maps a name to status, seconds, result and the end of the output. Stages
-    recorded by an earlier call and not run by this one stay as they are.
+    ``record["stages"]`` maps a name to status, seconds and what was found. Stages recorded by an
+    earlier call and not run by this one stay as they are. The output goes beside ``path``, to a
+    file of the same name that ends in ``.log``.
     """
     end = clock() + budget
     green = True
     for stage in stages:
+
+        def report(found: dict[str, Any], name: str = stage.name) -> None:
+            record["stages"][name] = found
+            write(path, record)
+
         left = end - clock()
         if left < LEAST:
             found: dict[str, Any] = {
@@ -116,19 +152,31 @@ def run_stages(
                 "seconds": 0.0,
             }
         else:
-            found = run_stage(stage, min(stage.seconds, left), path.parent, cwd)
-        record["stages"][stage.name] = found
-        write(path, record)
+            limit = min(stage.seconds, left)
+            found = run_stage(stage, limit, cwd, path.with_suffix(".log"), report)
+        report(found)
         green &= found["status"] == "passed"
-        why = f": {found['why']}" if "why" in found else ""
-        print(f"{stage.name:12} {found['status']:9} {found['seconds']:6.1f} s{why}", flush=True)
-        if found["status"] in ("failed", "timed out") and found.get("output"):
-            print(found["output"][-2000:], file=sys.stderr, flush=True)
+        print("\n".join(lines(stage.name, found)), flush=True)
     return green
+
+
+def lines(name: str, found: dict[str, Any]) -> list[str]:
+    """What the terminal hears of a stage."""
+    counts = ", ".join(f"{n} {status}" for status, n in found.get("cases", {}).items())
+    said = "; ".join(filter(None, (found.get("why", ""), counts)))
+    took = f"{found['seconds']:6.1f} s" + (f" of {found['limit']:.0f}" if "limit" in found else "")
+    out = [f"{name:12} {found['status']:9} {took}{f'  {said}' if said else ''}"]
+    out += [f"    in the middle of {case}" for case in found.get("at", [])]
+    bad = found.get("bad", [])
+    out += [f"    {case['case']}: {str(case['why'])[-300:]}" for case in bad[:10]]
+    out += [f"    and {len(bad) - 10} more"] if len(bad) > 10 else []
+    if found["status"] in ("failed", "timed out") and not bad and found.get("output"):
+        out.append(found["output"][-1500:])
+    return out
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Whole or not at all: a reader never sees half a record."""
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(record, indent=1) + "\n")
-    beside.replace(path)
+    os.replace(beside, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gpu_timings
+import gpu_bench
 import pytest
 import torch
 
@@ -16,10 +16,10 @@ def test_tf32_is_set_and_given_back(before, monkeypatch):
     kept = matmul.fp32_precision, rnn.fp32_precision
     try:
         matmul.fp32_precision = rnn.fp32_precision = before
-        for allowed in (True, False):
-            with gpu_timings.tf32(allowed):
-                assert tf32_allowed() is allowed
-                assert rnn.fp32_precision == ("tf32" if allowed else "ieee")
+        for precision in ("tf32", "ieee"):
+            with gpu_bench.products(precision):
+                assert tf32_allowed() is (precision == "tf32")
+                assert rnn.fp32_precision == precision
             assert matmul.fp32_precision == rnn.fp32_precision == before
     finally:
         matmul.fp32_precision, rnn.fp32_precision = kept

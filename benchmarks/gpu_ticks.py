@@ -1,0 +1,80 @@
+"""What one more step of a sequence costs: the slope of the time over the number of steps.
+
+A launch, its setup and the products before and after the recurrence per call fall out of it; what
+is left is a tick: the recurrent product, the cell and the hand-over between blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from contest import SUMMARY, Step
+from gpu_bench import Bench, sides_of
+from torch import nn
+
+from charlm_fast import LSTM
+from charlm_fast.kernels.native import cuda
+
+STEPS = (256, 512, 1024)
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHAPES = (  # hidden units, rows, layers, dtype: a cluster, a wavefront, grids, tensor cores
+    (128, 1, 1, "fp32"),
+    (128, 1, 2, "fp32"),
+    (128, 64, 1, "bf16"),
+    (512, 8, 1, "fp16"),
+    (512, 64, 1, "fp32"),
+    (512, 64, 1, "bf16"),
+    (1024, 1, 1, "bf16"),
+    (1024, 64, 1, "bf16"),
+)
+
+
+def ticks(bench: Bench) -> None:
+    """Microseconds a step, forward and both ways, with the plan of cuda's kernel."""
+    steps = (2, 4, 6) if bench.quick else STEPS
+
+    def build(
+        kind_of: type[nn.Module], T: int, H: int, B: int, L: int, dtype: torch.dtype, way: str
+    ) -> Step:
+        module = kind_of(H, H, L).to(bench.device, dtype)
+        x = torch.randn(T, B, H, device=bench.device, dtype=dtype)
+        if way == "forward":
+            module.requires_grad_(False)
+            return lambda: module(x)[0]
+        leaves = [x.requires_grad_(), *module.parameters()]
+        dy = torch.randn_like(x)
+        return lambda: torch.autograd.grad(module(x)[0], leaves, dy)
+
+    for H, B, L, kind in ((8, 1, 2, "fp32"), (8, 2, 1, "fp32")) if bench.quick else SHAPES:
+        for way in ("forward", "both"):
+            row: dict[str, Any] = {"H": H, "B": B, "L": L, "kind": kind, "way": way}
+            case = bench.case("ticks", row)
+            if case is None:
+                continue
+            sides, size = {}, (H, B, L, KINDS[kind], way)
+            for T in steps:
+                builds = (functools.partial(build, which, T, *size) for which in (LSTM, nn.LSTM))
+                found = sides_of(bench, kind, *builds)
+                sides |= {f"{name} @{T}": side for name, side in found.items()}
+            outcome = bench.measure(sides)
+            names = dict.fromkeys(name.partition(" @")[0] for name in outcome.seconds)
+            row["us_a_step"] = {}
+            for name in names:
+                times = [outcome.seconds.get(f"{name} @{T}") for T in steps]
+                if all(times):
+                    slopes = [slope(steps, found) for found in zip(*times, strict=True)]  # type: ignore[arg-type]
+                    row["us_a_step"][name] = [round(f(slopes) * 1e6, 3) for f in SUMMARY]
+            if bench.gpu and "cuda" in bench.backends:
+                row["plan"] = cuda.serving(
+                    bench.device, KINDS[kind], H, B, layers=L, backward=way == "both"
+                )
+            bench.add(case, {"suite": "ticks", **row}, outcome.errors)
+
+
+def slope(steps: tuple[int, ...], seconds: tuple[float, ...]) -> float:
+    """Of the line of least squares."""
+    middle = sum(steps) / len(steps)
+    weights = [t - middle for t in steps]
+    return sum(w * s for w, s in zip(weights, seconds, strict=True)) / sum(w * w for w in weights)
