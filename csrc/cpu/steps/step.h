@@ -7,10 +7,10 @@
 // of a vector of units are added up together by interleaving. Unit after unit, the rows of its four
 // gates are read side by side: four streams, each in order from its beginning to its end, of which
 // prefetchers fetch from memory two to three times what they do of one (benchmarks/bandwidth.cpp).
-// A unit's weights are in L1 for the other rows of the batch, which meet them three at a time; where
-// rows fill a vector, rows_as_lanes.h has another way. Backward, rows of weights are added up. Both
-// stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that holds them, and
-// from some eight rows on by the multiply-add units.
+// A unit's weights are in L1 for the other rows of the batch, which meet them three at a time;
+// where rows fill a vector, rows_as_lanes.h has another way. Backward, rows of weights are added
+// up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that holds
+// them, and from some eight rows on by the multiply-add units.
 #pragma once
 
 #include "cpu/isa/activations.h"
