@@ -126,7 +126,7 @@ def extensions():
     native = [
         CppExtension(
             "charlm_fast._C",
-            ["csrc/binding.cpp", *sources("csrc/cpu/**/*.cpp")],
+            ["csrc/binding.cpp", *sources("csrc/python/*.cpp", "csrc/cpu/**/*.cpp")],
             include_dirs=[str(ROOT / "csrc")],
             extra_compile_args={"cxx": cxx},
             depends=headers,

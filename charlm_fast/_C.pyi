@@ -4,6 +4,11 @@ Addresses are those of contiguous memory, 0 for none. The operations themselves 
 ``torch.ops.charlm_fast_native`` once the module is loaded.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
 def is_set(name: bytes, /) -> bool:
     """Whether a variable of the environment is there and not empty."""
 
@@ -22,6 +27,21 @@ def sample_few(
     offset: int,
     /,
 ) -> int: ...
+def few_steps(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    has_bias: bool,
+    most_rows: int,
+    cached_units: int,
+    most_steps: int,
+    /,
+) -> tuple[Tensor, Tensor, Tensor] | None: ...
+def registered_weights(own: dict[str, Any], /) -> list[Tensor] | None:
+    """A module's parameters by its ``_flat_weights_names``, from its ``__dict__``; None where an
+    attribute hides one of them, or one is not there."""
+
 def lstm_steps(*arguments: int) -> None: ...
 def lstm_cell_backward(*arguments: int) -> None: ...
 def lstm_int8(*arguments: int) -> None: ...

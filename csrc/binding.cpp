@@ -15,8 +15,15 @@
 #include "cpu/text/args.h"
 #include "cpu/text/generation.h"
 #include "cpu/text/loss.h"
+#include "python/call.h"
+#include "python/few_steps.h"
 
 namespace {
+
+using charlm::Arguments;
+using charlm::call;
+using charlm::fast;
+using charlm::kWorthUnlocking;
 
 // "" asks, a name sets; returns the names available, the one in use first.
 std::string isa(std::string name) {
@@ -53,45 +60,6 @@ PyObject* sample_few(PyObject*, PyObject* const* args, Py_ssize_t count) {
     return nullptr;
   }
 }
-
-// Positional arguments one after the other; Python's error is set where one does not fit.
-class Arguments {
- public:
-  Arguments(PyObject* const* args, Py_ssize_t count) : next_(args), end_(args + count) {}
-  Py_ssize_t left() const { return end_ - next_; }
-  bool flag() { return *next_++ == Py_True; }
-  int64_t integer() { return PyLong_AsLongLong(*next_++); }
-  void* address() { return PyLong_AsVoidPtr(*next_++); }
-  charlm::CellWeights weights() {
-    const void *w_ih = address(), *w_hh = address(), *b_ih = address();
-    return {w_ih, w_hh, b_ih, address()};
-  }
-
- private:
-  PyObject* const* next_;
-  PyObject* const* end_;
-};
-
-// Calls run(), `unlocked` without Python's lock, and returns None or sets Python's error.
-template <class Run>
-PyObject* call(const Run& run, bool unlocked = true) {
-  if (PyErr_Occurred()) return nullptr;
-  std::string error;
-  PyThreadState* const state = unlocked ? PyEval_SaveThread() : nullptr;
-  try {
-    run();
-  } catch (const std::exception& e) {
-    error = e.what();
-  }
-  if (unlocked) PyEval_RestoreThread(state);
-  if (error.empty()) Py_RETURN_NONE;
-  PyErr_SetString(PyExc_RuntimeError, error.c_str());
-  return nullptr;
-}
-
-// Multiply-adds, some 0.1 ms, from which others may have Python's lock meanwhile: to have it back
-// can take as long as another thread's turn, 5 ms.
-constexpr double kWorthUnlocking = 1.5e6;
 
 // lstm_steps for Python; see kernels/native/steps.py for the arguments. Few layers and one step
 // allocate nothing.
@@ -181,13 +149,10 @@ PyObject* is_set(PyObject*, PyObject* name) {
   return PyBool_FromLong(value && *value);
 }
 
-PyMethodDef fast(const char* name, PyObject* (*call)(PyObject*, PyObject* const*, Py_ssize_t)) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(call)), METH_FASTCALL,
-          nullptr};
-}
-
 PyMethodDef methods[] = {{"is_set", is_set, METH_O, nullptr},
                          fast("sample_few", sample_few),
+                         fast("few_steps", charlm::few_steps),
+                         {"registered_weights", charlm::registered_weights, METH_O, nullptr},
                          fast("lstm_steps", lstm_steps),
                          fast("lstm_cell_backward", lstm_cell_backward),
                          {"int8_layout", int8_layout, METH_NOARGS, nullptr},

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import STEP_ROWS, lstm_int8_plainly, lstm_steps
+from ..ops import STEP_ROWS, lstm_int8_plainly, registered_weights, unwatched_steps
 from ..ops.registration import nothing_watches
 
 
@@ -21,15 +21,19 @@ def weights_of(lstm: nn.RNNBase) -> list[Tensor]:
     An attribute of a module that is a parameter is found last of all, after 1 us. So parameters are
     taken from where they are registered, unless something else could answer to their names.
     """
-    if type(lstm).__base__ is nn.RNNBase and nothing_watches():
-        own = lstm.__dict__
-        names, parameters = own["_flat_weights_names"], own["_parameters"]
-        if own.keys().isdisjoint(names):
-            try:
-                return [parameters[name] for name in names]
-            except KeyError:  # pruned or wrapped
-                pass
+    return _unwatched_weights(lstm) if nothing_watches() else _by_attribute(lstm)
+
+
+def _by_attribute(lstm: nn.RNNBase) -> list[Tensor]:
     return [weight for layer in lstm.all_weights for weight in layer]
+
+
+def _unwatched_weights(lstm: nn.RNNBase) -> list[Tensor]:
+    if type(lstm).__base__ is nn.RNNBase:
+        found = registered_weights(lstm.__dict__)
+        if found is not None:  # else pruned, wrapped or hidden
+            return found
+    return _by_attribute(lstm)
 
 
 def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
@@ -46,7 +50,7 @@ def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Ten
         return None
     if input.shape[0] * input.shape[1] > STEP_ROWS:  # before states and weights are looked up
         return None
-    return _padded(lstm, input, hx, lstm_steps, weights_of)
+    return _padded(lstm, input, hx, unwatched_steps, _unwatched_weights)
 
 
 def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:

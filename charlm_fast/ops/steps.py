@@ -8,7 +8,6 @@ the caller then takes the long way.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -31,7 +30,7 @@ CACHED_UNITS, STEPS = 512, 4
 CELL_ROWS, CELL_ROWS_WITH_GRADIENT = 16, 32  # beyond, torch's products are faster
 
 Optional = Tensor | None
-_facts, _shape = attrgetter("dtype", "is_cpu", "layout"), attrgetter("shape")
+_facts = attrgetter("dtype", "is_cpu", "layout")
 
 
 def lstm_steps(
@@ -47,33 +46,31 @@ def lstm_steps(
     Returns:
         y (T, B, H), h_n and c_n (L, B, H), or None where this is no case for it.
     """
-    if not nothing_watches() or not PLAIN_TYPES.issuperset(map(type, (x, h0, c0))):
+    if not nothing_watches() or wants_gradient(x, h0, c0, *weights):
         return None
-    shape, state = x.shape, h0.shape
-    if len(shape) != 3 or len(state) != 3 or c0.shape != state:
-        return None
-    T, B, I = shape
-    L, batch, H = state
-    if not 0 < T * B <= STEP_ROWS or (H > CACHED_UNITS and T > STEPS):
-        return None
-    if not (I and H) or batch != B or wants_gradient(x, h0, c0, *weights):
-        return None
-    if not _serves((x, h0, c0), weights, False) or (
-        [*map(_shape, weights)] != _shapes(I, H, L, has_bias)
+    return unwatched_steps(x, h0, c0, weights, has_bias)
+
+
+def unwatched_steps(
+    x: Any, h0: Any, c0: Any, weights: Sequence[Tensor], has_bias: bool
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """As :func:`lstm_steps` where nothing watches and no gradient is wanted, of anything at all."""
+    if (
+        not PLAIN_TYPES.issuperset((type(x), type(h0), type(c0)))
+        or not chooses_cpu("lstm_steps", c0, False)
+        or torch.is_autocast_enabled("cpu")
+        or forward_ad._current_level >= 0
     ):
         return None
-    x, h0, c0 = x.contiguous(), h0.contiguous(), c0.contiguous()
-    # Like another tensor where there is one: that takes half of new_empty's time.
-    y = torch.empty_like(x) if I == H else x.new_empty((T, B, H))
-    hn, cn = torch.empty_like(h0), torch.empty_like(c0)
-    addresses = [*map(Tensor.data_ptr, weights)]
-    if not has_bias:
-        addresses = [a for k in range(0, 2 * L, 2) for a in (*addresses[k : k + 2], 0, 0)]
-    cpu.lstm_steps()(
-        x.dtype is torch.float64, T, B, I, H, x.data_ptr(), h0.data_ptr(), c0.data_ptr(),
-        y.data_ptr(), hn.data_ptr(), cn.data_ptr(), 0, *addresses,
-    )  # fmt: skip
-    return y, hn, cn
+    return cpu.few_steps()(x, h0, c0, weights, has_bias, STEP_ROWS, CACHED_UNITS, STEPS)
+
+
+def registered_weights(own: dict[str, Any]) -> list[Tensor] | None:
+    """The parameters of an ``nn.RNNBase`` from its ``__dict__``, in the order of their names.
+
+    None where an attribute hides one of them, one is not there, or there is no kernel.
+    """
+    return None if cpu.unavailable() is not None else cpu.registered_weights()(own)
 
 
 def lstm_cell(
@@ -141,13 +138,6 @@ def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor], gradient: boo
         and not torch.is_autocast_enabled("cpu")
         and forward_ad._current_level < 0
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(I: int, H: int, L: int, has_bias: bool) -> list[tuple[int, ...]]:
-    """Of the weights of L layers, as torch.nn.LSTM has them."""
-    bias = ((4 * H,),) * (2 * has_bias)
-    return [s for l in range(L) for s in ((4 * H, H if l else I), (4 * H, H), *bias)]
 
 
 def _fits(weights: Sequence[Tensor], I: int, H: int) -> bool:

@@ -197,10 +197,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kernels that were called past the dispatcher."""
     made: list[str] = []
 
-    def watch(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
-        return lambda *args: (made.append(name), kernel(*args))[1]
+    def watch(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any) -> Any:
+            found = kernel(*args)
+            if name != "few_steps" or found is not None:
+                made.append(name)
+            return found
 
-    for name in ("lstm_steps", "lstm_cell_backward"):
+        return watched
+
+    for name in ("few_steps", "lstm_steps", "lstm_cell_backward"):
         kernel = watch(name, getattr(_extension.native_module(), name))
         monkeypatch.setattr(steps.cpu, name, lambda kernel=kernel: kernel)
     return made
@@ -211,9 +217,11 @@ def test_who_takes_the_short_way(calls: list[str]) -> None:
     model, ids = charlm_fast.CharLM(hidden_size=8), torch.randint(100, (1, 2))
     x = torch.randn(1, 2, 8)
     with torch.no_grad():
-        for run in (lambda: lstm(x), lambda: lstm(x[0]), lambda: cell(x[0]), lambda: model(ids)):
+        for run in (lambda: lstm(x), lambda: lstm(x[0]), lambda: model(ids)):
             run()
-            assert calls.pop() == "lstm_steps" and not calls
+            assert calls.pop() == "few_steps" and not calls
+        cell(x[0])
+        assert calls.pop() == "lstm_steps" and not calls
     cell(x[0])[0].sum().backward()
     assert calls == ["lstm_steps", "lstm_cell_backward"]
 
@@ -256,10 +264,45 @@ def _traced(module: nn.Module, x: Tensor) -> None:
         torch.jit.trace(module, x, check_trace=False)
 
 
-@pytest.mark.parametrize("name", ["lstm_steps", "lstm_cell_backward"])
+NOT_PLAIN: dict[str, Callable[[list[Tensor]], Any]] = {
+    "a list for x": lambda v: [[0.0]],
+    "None for h0": lambda v: None,
+    "two dimensions": lambda v: v[0][0],
+    "float64 beside float32": lambda v: v[0].double(),
+    "integers": lambda v: v[0].int(),
+    "another batch": lambda v: v[0].repeat(1, 2, 1),
+    "other columns": lambda v: v[0].repeat(1, 1, 2),
+    "sparse": lambda v: v[0].to_sparse(),
+    "meta": lambda v: v[0].to("meta"),
+    "negative by a flag": lambda v: torch._neg_view(v[0]),
+    "a subclass": lambda v: v[0].as_subclass(type("Watched", (Tensor,), {})),
+    "no rows": lambda v: v[0][:0],
+}
+
+
+@pytest.mark.parametrize("name", NOT_PLAIN)
+@pytest.mark.parametrize("place", range(7))
+def test_what_is_no_plain_tensor_goes_the_long_way(name: str, place: int) -> None:
+    tensors = [torch.randn(s) for s in ((1, 2, 4), (1, 2, 4), (1, 2, 4))]
+    tensors += [p.float() for p in parameters(4, 4, 1, True)]
+    with torch.no_grad():
+        assert steps.unwatched_steps(*tensors[:3], tensors[3:], True) is not None
+        wrong: list[Any] = list(tensors)
+        wrong[place] = NOT_PLAIN[name](tensors[place : place + 1])
+        assert steps.unwatched_steps(*wrong[:3], wrong[3:], True) is None
+        assert steps.unwatched_steps(*tensors[:3], tensors[3:6], True) is None
+        assert steps.unwatched_steps(*tensors[:3], tensors[3:], False) is None
+        wrong = list(tensors)
+        wrong[3] = wrong[3].t().contiguous().t()
+        assert steps.unwatched_steps(*wrong[:3], wrong[3:], True) is None
+
+
+@pytest.mark.parametrize("name", ["lstm_steps", "few_steps", "lstm_cell_backward"])
 def test_wrong_arguments_raise(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: expected"):
         getattr(_extension.native_module(), name)(False, 1)
+    if name == "few_steps":  # which has none but None for what is no tensor
+        return
     with pytest.raises(TypeError):
         count = 16 if name == "lstm_steps" else 22
         getattr(_extension.native_module(), name)(*["no number"] * count)

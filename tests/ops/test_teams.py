@@ -36,7 +36,14 @@ def results(threads: int, seed: int) -> list[torch.Tensor]:
             found += [y.detach(), h.detach(), c.detach(), x.grad]
         for batch, hidden in ((1, 130), (3, 260)):
             torch.manual_seed(seed)
-            text = CharLM(100, hidden, 2).generate(["a", "bc", "d"][:batch], 200, seed=seed)
+            model, primes = CharLM(100, hidden, 2), ["a", "bc", "d"][:batch]
+            for writer in (model, charlm_fast.quantize(model)):
+                text = writer.generate(primes, 200, seed=seed)
+                found += [torch.tensor([ord(c) for c in line]) for line in text]
+        for layers, batch in ((1, 1), (2, 2)):  # a prompt of one layer meets once a step
+            torch.manual_seed(seed)
+            model = charlm_fast.quantize(CharLM(100, 320, layers))
+            text = model.generate(["a long prompt", "b"][:batch], 100, seed=seed)
             found += [torch.tensor([ord(c) for c in line]) for line in text]
         return found
     finally:

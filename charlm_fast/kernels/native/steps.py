@@ -8,8 +8,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
 
 from charlm_fast import _extension
+
+
+@functools.cache
+def few_steps() -> Callable[..., tuple[Tensor, Tensor, Tensor] | None]:
+    """T steps of L layers of H units, B rows, I input columns, of tensors.
+
+    The function takes x (T, B, I), h_0 and c_0 (L, B, H), a list or tuple of the weights by layer,
+    w_ih, w_hh and if the next argument says so b_ih and b_hh, as torch.nn.LSTM has them; how many
+    rows T B may be at most, and up to how many units there may be more steps than the last
+    argument. It returns y (T, B, H), h_n and c_n, or None where any of these is no plain tensor on
+    the CPU, of one dtype that it has, in the right shape, or where a weight is not contiguous.
+    """
+    return _extension.native_module().few_steps
+
+
+@functools.cache
+def registered_weights() -> Callable[[dict[str, Any]], list[Tensor] | None]:
+    """From the ``__dict__`` of an ``nn.RNNBase``: its parameters in the order of their names.
+
+    None where an attribute of the module hides one of them, or one is not there.
+    """
+    return _extension.native_module().registered_weights
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 //
 // Each state is made int8 once, and is so read by its own layer, by the layer above and by the
 // head. Layer 0 gathers its input products from a table, (V, 4H), where the text is long enough to
-// pay for one. A character reads 4 (8 L - 4) H^2 / 4 bytes of weights, which bound it; a row's text
-// depends neither on the other rows nor on the number of threads.
+// pay for one. A character reads 4 (8 L - 4) H^2 / 4 bytes of weights, which bound it. Few rows are
+// written by a team: its members share out the panels of each layer and of the head and then the
+// rows to draw, and meet after each; the state of a layer each makes int8 for itself, which takes
+// less time than to meet once more. A row's text depends neither on the other rows nor on the
+// number of threads.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
@@ -15,9 +18,17 @@
 #include "cpu/quantized/packed.h"
 #include "cpu/text/args.h"
 #include "cpu/threads/share.h"
+#include "cpu/threads/team.h"
+// What kernels have inline for how threads meet, here for any machine.
+#include "cpu/isa/portable/begin.h"
+#include "cpu/threads/meet.h"
 
 namespace charlm {
 namespace {
+
+using portable::meet;
+using portable::part;
+using portable::Range;
 
 // Quantized rows of K columns in memory of their own.
 struct OwnRows {
@@ -47,109 +58,138 @@ struct Text {
   float* logprobs;        // (length, B)
 };
 
-// Some rows of the batch, those with the longest prompts first.
-class Rows {
- public:
-  Rows(const Text& text, int64_t begin, int64_t end)
-      : t_(text),
-        begin_(begin),
-        rows_(end - begin),
-        order_(rows_),
-        h_(make_buffer<float>(t_.L * rows_ * t_.H)),
-        c_(make_buffer<float>(t_.L * rows_ * t_.H)),
-        pre_(make_buffer<float>(rows_ * t_.width)),
-        logits_(make_buffer<float>(rows_ * t_.V)),
-        draws_(make_buffer<double>(draw_scratch(t_.V, t_.sampling))),
-        input_(rows_, t_.E) {
-    std::iota(order_.begin(), order_.end(), begin);
-    std::stable_sort(order_.begin(), order_.end(),
-                     [&](int64_t a, int64_t b) { return t_.lengths[a] > t_.lengths[b]; });
-    for (int64_t l = 0; l < t_.L; ++l) {
-      states_.emplace_back(rows_, t_.H);
-      move_states(l, false);
-      t_.k.quantize(h(l), t_.H, rows_, t_.H, states_[l].view);
-    }
+// Some rows of the batch, those with the longest prompts first: what all members of a team see.
+struct Rows {
+  const Text& t;
+  int64_t begin, count;
+  std::vector<int64_t> order;  // by row here, the row of the batch
+  // h twice, which steps write in turn: a member may still read what the step before left.
+  Buffer<float> h, c, pre, logits;
+
+  Rows(const Text& text, int64_t first, int64_t last)
+      : t(text),
+        begin(first),
+        count(last - first),
+        order(count),
+        h(make_buffer<float>(2 * t.L * count * t.H)),
+        c(make_buffer<float>(t.L * count * t.H)),
+        pre(make_buffer<float>(count * t.width)),
+        logits(make_buffer<float>(count * t.V)) {
+    std::iota(order.begin(), order.end(), begin);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return t.lengths[a] > t.lengths[b]; });
+    for (int64_t now = 0; now < 2; ++now) move_states(now, false);
   }
 
-  void write() {
+  float* h_of(int64_t l, int64_t now) const { return h.get() + (now * t.L + l) * count * t.H; }
+  float* c_of(int64_t l) const { return c.get() + l * count * t.H; }
+
+  // Between the batch and the order of the rows here.
+  void move_states(int64_t now, bool back) const {
+    for (int64_t l = 0; l < t.L; ++l)
+      for (int64_t r = 0; r < count; ++r)
+        for (const auto& [here, there] : {std::pair{h_of(l, now), t.h}, std::pair{c_of(l), t.c}}) {
+          float *own = here + r * t.H, *batch = there + (l * t.B + order[r]) * t.H;
+          std::memcpy(back ? batch : own, back ? own : batch, sizeof(float) * t.H);
+        }
+  }
+};
+
+// What a member has to itself, and what it does.
+class Writer {
+ public:
+  explicit Writer(const Rows& rows)
+      : t_(rows.t),
+        rows_(rows),
+        draws_(make_buffer<double>(draw_scratch(t_.V, t_.sampling))),
+        input_(rows.count, t_.E) {
+    for (int64_t l = 0; l < t_.L; ++l) states_.emplace_back(rows.count, t_.H);
+  }
+
+  void write(Member& member) {
+    const int64_t rows = rows_.count;
+    for (int64_t l = 0; l < t_.L; ++l)
+      t_.k.quantize(rows_.h_of(l, 0), t_.H, rows, t_.H, states_[l].view);
     int64_t alive = 0;
     // A row joins when as many steps are left as its prompt has ids.
-    for (int64_t left = t_.lengths[order_[0]]; left > 1; --left) {
-      while (alive < rows_ && t_.lengths[order_[alive]] >= left) ++alive;
-      step(alive, left, nullptr);
+    for (int64_t left = t_.lengths[rows_.order[0]]; left > 1; --left) {
+      while (alive < rows && t_.lengths[rows_.order[alive]] >= left) ++alive;
+      step(member, alive, left, nullptr);
+      if (!member.size) return;
     }
     for (int64_t t = 0; t < t_.length; ++t) {
       const int64_t* last = t ? t_.ids + (t - 1) * t_.B : nullptr;
-      step(rows_, 1, last);
-      t_.k.multiply(states_[t_.L - 1].view, rows_, t_.head, 0, t_.head.panels,
-                    {logits_.get(), t_.V, false, false, false});
-      for (int64_t r = 0; r < rows_; ++r)
-        std::memcpy(t_.logits + order_[r] * t_.V, logits_.get() + r * t_.V, sizeof(float) * t_.V);
-      Sampling sampling = t_.sampling;
-      sampling.offset += t;
-      i64* ids = reinterpret_cast<i64*>(t_.ids + t * t_.B);
-      kernels<float>().sample(t_.logits, begin_, begin_ + rows_, t_.V, t_.temperature, sampling,
-                              draws_.get(), ids, t_.logprobs + t * t_.B);
-      for (int64_t b = begin_; last && b < begin_ + rows_; ++b)
-        if (last[b] < 0) ids[b] = last[b];  // ended, and marked to its end
+      step(member, rows, 1, last);
+      if (!member.size) return;
+      const Range head = part(member, t_.head.panels);
+      t_.k.multiply(states_[t_.L - 1].view, rows, t_.head, head.first, head.last,
+                    {rows_.logits.get(), t_.V, false, false, false});
+      meet(member);
+      if (!member.size) return;
+      for (int64_t r = member.rank; r < rows; r += member.size) draw(r, t, last);
+      meet(member);
+      if (!member.size) return;
     }
-    for (int64_t l = 0; l < t_.L; ++l) move_states(l, true);
+    if (member.rank == 0) rows_.move_states(now_, true);
   }
 
  private:
-  float* h(int64_t l) const { return h_.get() + l * rows_ * t_.H; }
-  float* c(int64_t l) const { return c_.get() + l * rows_ * t_.H; }
-
-  // Between the batch and the order of the rows here.
-  void move_states(int64_t l, bool back) const {
-    for (int64_t r = 0; r < rows_; ++r)
-      for (const auto& [here, there] : {std::pair{h(l), t_.h}, std::pair{c(l), t_.c}}) {
-        float *own = here + r * t_.H, *batch = there + (l * t_.B + order_[r]) * t_.H;
-        std::memcpy(back ? batch : own, back ? own : batch, sizeof(float) * t_.H);
-      }
-  }
-
   // What row r reads: the id of its prompt `left` before the prompt's end, or of `last`.
   int64_t id(int64_t r, int64_t left, const int64_t* last) const {
-    const int64_t b = order_[r];
+    const int64_t b = rows_.order[r];
     return std::max<int64_t>(0, last ? last[b] : t_.prompts[(t_.lengths[b] - left) * t_.B + b]);
   }
 
   // One character through all layers, for the first n rows.
-  void step(int64_t n, int64_t left, const int64_t* last) {
+  void step(Member& member, int64_t n, int64_t left, const int64_t* last) {
     const Int8Kernels& k = t_.k;
-    const i64 vectors = div_up(t_.H, k.lanes);
-    float* pre = pre_.get();
-    down_ = !down_;
+    const int64_t panel = kInt8Vectors * k.lanes;
+    float* pre = rows_.pre.get();
+    now_ = 1 - now_;
+    const bool down = now_ == 1;
     for (int64_t l = 0; l < t_.L; ++l) {
       const Int8Layer& layer = t_.placed.layers[l];
+      const Range own = part(member, layer.hh.panels);
       if (l == 0 && t_.table) {
+        const int64_t first = own.first * panel, columns = (own.last - own.first) * panel;
         for (int64_t r = 0; r < n; ++r)
-          std::memcpy(pre + r * t_.width, t_.table + id(r, left, last) * t_.width,
-                      sizeof(float) * t_.width);
+          std::memcpy(pre + r * t_.width + first, t_.table + id(r, left, last) * t_.width + first,
+                      sizeof(float) * columns);
       } else {
         for (int64_t r = 0; l == 0 && r < n; ++r)
           k.quantize(t_.embedding + id(r, left, last) * t_.E, t_.E, 1, t_.E,
                      {input_.view.values + r * activation_stride(t_.E), input_.view.scale + r,
                       input_.view.sum + r});
-        k.multiply(l ? states_[l - 1].view : input_.view, n, layer.ih, 0, layer.ih.panels,
-                   {pre, t_.width, false, true, down_});
+        k.multiply(l ? states_[l - 1].view : input_.view, n, layer.ih, own.first, own.last,
+                   {pre, t_.width, false, true, down});
       }
-      k.multiply(states_[l].view, n, layer.hh, 0, layer.hh.panels,
-                 {pre, t_.width, true, true, down_});
-      k.cells({t_.H, pre, t_.width, c(l), h(l)}, n, 0, vectors);
-      k.quantize(h(l), t_.H, n, t_.H, states_[l].view);
+      k.multiply(states_[l].view, n, layer.hh, own.first, own.last,
+                 {pre, t_.width, true, true, down});
+      k.cells({t_.H, pre, t_.width, rows_.c_of(l), rows_.h_of(l, now_)}, n, own.first, own.last);
+      meet(member);
+      if (!member.size) return;
+      k.quantize(rows_.h_of(l, now_), t_.H, n, t_.H, states_[l].view);
     }
   }
 
+  // Character t of row r.
+  void draw(int64_t r, int64_t t, const int64_t* last) {
+    const int64_t b = rows_.order[r];
+    std::memcpy(t_.logits + b * t_.V, rows_.logits.get() + r * t_.V, sizeof(float) * t_.V);
+    Sampling sampling = t_.sampling;
+    sampling.offset += t;
+    i64* ids = reinterpret_cast<i64*>(t_.ids + t * t_.B);
+    kernels<float>().sample(t_.logits, b, b + 1, t_.V, t_.temperature, sampling, draws_.get(), ids,
+                            t_.logprobs + t * t_.B);
+    if (last && last[b] < 0) ids[b] = last[b];  // ended, and marked to its end
+  }
+
   const Text& t_;
-  int64_t begin_, rows_;
-  std::vector<int64_t> order_;  // by row here, the row of the batch
-  Buffer<float> h_, c_, pre_, logits_;
+  const Rows& rows_;
   Buffer<double> draws_;
   OwnRows input_;
   std::vector<OwnRows> states_;
-  bool down_ = false;
+  int64_t now_ = 0;  // which of the states h the last step wrote
 };
 
 }  // namespace
@@ -206,11 +246,28 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> generate_int8(Tensor embedding, Tenso
     text.table = table.get();
   }
   const double products = 4.0 * characters * H * H * (2 * L - 1);
-  const int64_t threads = products < kWorthThreads ? 1 : torch::stable::get_num_threads();
-  const int64_t parts = std::clamp<int64_t>(threads, 1, B);
+  const int64_t threads =
+      products < kWorthThreads ? 1 : std::max<int64_t>(1, torch::stable::get_num_threads());
+  // A team meets after each layer, the head and the draws. Where each thread has a row, to share
+  // the units was slower; and of bytes it takes half as many again, which 8-bit weights pass
+  // faster.
+  const double bytes = (8.0 * L - 4) * H * H / (L + 2);
+  const int64_t members = B < threads ? team_size(B, threads, bytes / 1.5, div_up(H, k.lanes)) : 1;
+  if (members > 1) {
+    const Rows rows(text, 0, B);
+    std::vector<Writer> writers;
+    for (int64_t m = 0; m < members; ++m) writers.emplace_back(rows);
+    run_team(members, bytes * work_of_rows(B),
+             [&](Member& member) { writers[member.rank].write(member); });
+    return {ids, logprobs, hn, cn};
+  }
+  const int64_t parts = std::min(threads, B);
   torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part)
-      Rows(text, B * part / parts, B * (part + 1) / parts).write();
+    Member alone = {0, 1, nullptr};
+    for (int64_t part = begin; part < end; ++part) {
+      const Rows rows(text, B * part / parts, B * (part + 1) / parts);
+      Writer(rows).write(alone);
+    }
   });
   return {ids, logprobs, hn, cn};
 }

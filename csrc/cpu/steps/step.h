@@ -7,15 +7,17 @@
 // of a vector of units are added up together by interleaving. Unit after unit, the rows of its four
 // gates are read side by side: four streams, each in order from its beginning to its end, of which
 // prefetchers fetch from memory two to three times what they do of one (benchmarks/bandwidth.cpp).
-// A unit's weights are in L1 for the other rows of the batch. Backward, rows of weights are added
+// A unit's weights are in L1 for the other rows of the batch, which meet them three at a time;
+// where rows fill a vector, rows_as_lanes.h has another way. Backward, rows of weights are added
 // up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that holds
-// them.
+// them, and from some eight rows on by the multiply-add units.
 #pragma once
 
 #include "cpu/isa/activations.h"
 #include "cpu/lstm/backward.h"
 #include "cpu/lstm/forward.h"
 #include "cpu/steps/args.h"
+#include "cpu/steps/rows_as_lanes.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
@@ -30,8 +32,10 @@ CHARLM_INLINE typename Lanes<T>::I last_lanes(i64 n) {
   return reinterpret_cast<I>(load(bits + n));
 }
 
-// Rows of a batch that meet a unit's weights while these are in L1.
+// Rows of a batch that meet a unit's weights while these are in L1, and of those at a time: three
+// by four gates are twelve sums, of sixteen registers.
 constexpr i64 kNearby = CHARLM_VECTOR_BYTES == 64 ? 4 : 8;
+constexpr int kAtATime = CHARLM_VECTOR_BYTES == 64 ? 2 : 3;
 
 // sums[r][gate] += the products, by lane, of row r of x (M rows) with row `gate` of w, whose rows
 // of one unit are `apart`; all have K columns.
@@ -42,19 +46,19 @@ CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart,
   constexpr int L = kLanes<T>;
   constexpr int kChains = M == 1 ? 2 : 1;  // eight sums hide the multiply-add latency
   Vec<T> acc[kChains][M][4] = {};
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
     for (int gate = 0; gate < 4; ++gate) acc[0][r][gate] = sums[r][gate];
   const auto add = [&](int chain, const auto& at) __attribute__((always_inline)) {
     Vec<T> v[M];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int r = 0; r < M; ++r) v[r] = at(x + r * K);
 #pragma GCC unroll 4
     for (int gate = 0; gate < 4; ++gate) {
       Vec<T> weights = at(w + gate * apart);
       if constexpr (M > 1) CHARLM_KEEP(weights);  // else loaded again for each row
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int r = 0; r < M; ++r) acc[chain][r][gate] += weights * v[r];
     }
   };
@@ -80,7 +84,7 @@ CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart,
     add(0, [&](const T* row)
                __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
   }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
     for (int gate = 0; gate < 4; ++gate)
@@ -108,22 +112,23 @@ CHARLM_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {
 #endif
 }
 
-// parts[r][gate][u]: the products, by lane, of M rows with unit `unit`.
+// parts[r][gate][u]: the products, by lane, of M rows with unit `unit`. A function of its own,
+// whose sums have the registers to themselves.
 template <class T, int M>
-CHARLM_INLINE void unit_products(const StepWeights<T>& w, i64 unit, i64 u, const T* x,
-                                 const T* before, Vec<T> (*parts)[4][kLanes<T>]) {
+__attribute__((noinline)) void unit_products(const StepWeights<T>& w, i64 unit, i64 u, const T* x,
+                                             const T* before, Vec<T> (*parts)[4][kLanes<T>]) {
   Vec<T> sums[M][4] = {};
   add_dot_products<T, M>(sums, w.w_ih + unit * w.I, w.H * w.I, w.I, x);
   add_dot_products<T, M>(sums, w.w_hh + unit * w.H, w.H * w.H, w.H, before);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
     for (int gate = 0; gate < 4; ++gate) parts[r][gate][u] = sums[r][gate];
 }
 
-// Vectors [p0, p1) of the units, for all rows.
+// Vectors [p0, p1) of the units, for rows from `begin` on.
 template <class T>
-void step(const StepArgs<T>& a, i64 p0, i64 p1) {
+void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
   constexpr int L = kLanes<T>;
   const StepWeights<T>& w = a.weights;
   const i64 H = w.H;
@@ -138,7 +143,7 @@ void step(const StepArgs<T>& a, i64 p0, i64 p1) {
       if (w.b_hh) b += load_n(w.b_hh + gate * H + first, n);
       store(bias + gate * L, b);
     }
-    for (i64 r0 = 0; r0 < a.B; r0 += kNearby) {
+    for (i64 r0 = begin; r0 < a.B; r0 += kNearby) {
       const i64 rows = a.B - r0 < kNearby ? a.B - r0 : kNearby;
       const T *x = a.x + r0 * w.I, *before = a.before + r0 * H;
       Vec<T> parts[kNearby][4][L];
@@ -148,7 +153,10 @@ void step(const StepArgs<T>& a, i64 p0, i64 p1) {
           constexpr int M = decltype(count)::value;
           unit_products<T, M>(w, unit, u, x + r * w.I, before + r * H, parts + r);
         };
+        // One row alone has another order of summation: it never stands for one of several.
         i64 r = 0;
+        for (; rows - r > kAtATime + 1 || rows - r == kAtATime; r += kAtATime)
+          from(RowCount<kAtATime>{}, r);
         for (; r + 2 <= rows; r += 2) from(RowCount<2>{}, r);
         if (r < rows) from(RowCount<1>{}, r);
       }
@@ -163,6 +171,17 @@ void step(const StepArgs<T>& a, i64 p0, i64 p1) {
       }
     }
   }
+}
+
+// Vectors [p0, p1) of the units, for all rows.
+template <class T>
+void step(const StepArgs<T>& a, i64 p0, i64 p1) {
+  i64 done = 0;
+#if defined(CHARLM_ROWS_AS_LANES)
+  if (!a.gates && a.weights.I + a.weights.H <= kMostTurned)
+    for (; done + kLanes<T> <= a.B; done += kLanes<T>) step_of_lanes<T>(a, done, p0, p1);
+#endif
+  if (done < a.B) step_of_rows<T>(a, done, p0, p1);
 }
 
 // The gradients of the gates before activation.
