@@ -16,6 +16,7 @@ from gpu_floors import H200
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gpu_plans.md"
+SOURCES = ("plan.cpp", "tensor_plan.cpp")
 HIDDEN, BATCHES, ELEMENTS = (128, 256, 512, 768, 1024), (1, 8, 16, 64), {"float32": 4, "16 bits": 2}
 
 PROGRAM = """
@@ -62,7 +63,7 @@ def plans() -> list[list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         source, built = Path(folder, "plans.cpp"), Path(folder, "plans")
         source.write_text(PROGRAM % (H200.multiprocessors, *lists))
-        files = [str(source), str(ROOT / "csrc" / "cuda" / "plan.cpp")]
+        files = [str(source), *(str(ROOT / "csrc" / "cuda" / name) for name in SOURCES)]
         command = [shutil.which("g++") or "c++", "-std=c++17", f"-I{ROOT}/csrc", *files]
         subprocess.run([*command, "-o", str(built)], check=True)
         done = subprocess.run([str(built)], capture_output=True, text=True, check=True)

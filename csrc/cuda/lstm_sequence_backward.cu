@@ -193,7 +193,8 @@ int launch_lstm_sequence_backward(DType dtype, const SequencePlan& plan,
                                   const SequenceBackward& args, void* stream) {
   return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) {
     using T = typename decltype(type)::type;
-    return launch_group(sequence_backward_kernel<T, rows(), cluster()>, plan, args, stream);
+    return launch_group(sequence_backward_kernel<T, rows(), cluster()>, plan, args, group_of(plan),
+                        stream);
   });
 }
 
