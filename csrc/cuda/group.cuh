@@ -18,7 +18,7 @@ struct Group {
   int dgates;                             // copies of them, backward
 };
 
-// That of a kernel on tensor cores, whose warps share the columns in so many parts.
+// That of a kernel on tensor cores.
 struct TensorGroup : Group {
   int parts;
 };

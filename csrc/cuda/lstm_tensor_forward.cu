@@ -41,9 +41,9 @@ template <class T, int kHeld, bool kCluster>
 __global__ void __launch_bounds__(kSequenceThreads, 1)
     tensor_forward_kernel(SequenceForward a, TensorGroup g) {
   const int rank = blockIdx.x % g.size, layer = blockIdx.x / g.size % g.layers;
-  const i64 first_row = static_cast<i64>(blockIdx.x / (g.size * g.layers)) * g.tile;
+  const int first_row = blockIdx.x / (g.size * g.layers) * g.tile;
   const ForwardLayer& l = a.layer[layer];
-  const i64 first_unit = static_cast<i64>(rank) * g.units;
+  const int first_unit = rank * g.units;
   const int lane = threadIdx.x, thread = threadIdx.y * 32 + lane, threads = blockDim.y * 32;
   // A row of inputs: the layer's own h, then that of the layer below.
   const int columns = static_cast<int>((a.H + kColumns - 1) / kColumns * kColumns);
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     Fragment found;
 #pragma unroll
     for (int q = 0; q < 4; ++q)
-      found.gate[q] = gather(from + (q * a.H + unit) * a.H, k, unit < a.H ? a.H : 0);
+      found.gate[q] = gather(from + (q * a.H + unit) * a.H + k, 1, unit < a.H ? a.H - k : 0);
     return found;
   };
   Fragment held[kHeld ? kHeld : 1] = {};
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         const Octet eight = of_neighbours(out, lane);
         float values[4];
         memcpy(values, eight.word, sizeof values);
-        const int unit = static_cast<int>(first_unit) + u / kOctet * kOctet;
+        const int unit = first_unit + u / kOctet * kOctet;
         T* const place = h + r * g.stride + unit;
         const auto hand_to = [&](int to, unsigned into, T* from) {
           for (int b = lane % kOctet; r < rows && unit < a.H && b < size; b += kOctet)
@@ -284,9 +284,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 int launch_lstm_tensor_forward(DType dtype, const SequencePlan& plan, const SequenceForward& args,
                                void* stream) {
   if (args.steps > (1 << 30)) return cudaErrorInvalidValue;  // the kernel counts in 32 bits
-  TensorGroup group = {};
-  static_cast<Group&>(group) = group_of(plan);
-  group.parts = plan.parts;
+  const TensorGroup group = {group_of(plan), plan.parts};
   return dispatch(dtype, [&](auto type) -> int {
     using T = typename decltype(type)::type;
     if constexpr (sizeof(T) != 2) {

@@ -94,14 +94,16 @@ std::string describe(const SequencePlan& p) {
          std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
          " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
          " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory" +
-         (p.parts ? ", on tensor cores" : "") +
+         (p.parts ? ", on tensor cores" : "") + (p.held ? ", weights in registers" : "") +
          (p.layers > 1 ? ", for each of " + std::to_string(p.layers) + " layers as a wavefront"
                        : "");
 }
 
 namespace {
 
-SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& device) {
+// `tensor`: on tensor cores.
+SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& device,
+                         bool tensor) {
   if (s.element == 8) return per_step("float64 runs a GEMM and a cell a step");
   if (s.projected) return per_step("a projection (proj_size) runs a GEMM and a cell a step");
   if (s.packed) return per_step("packed batches run a GEMM and a cell a step");
@@ -109,7 +111,6 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
   if (s.batch > kMaxTile * device.multiprocessors)
     return per_step("a batch of " + std::to_string(s.batch) +
                     " rows keeps the device busy with a GEMM a step");
-  const bool tensor = s.element == 2 && !s.backward;
   if (tensor && device.sm < 80) return per_step("16 bits need the tensor cores of sm_80");
   const long long matrix = (layers > 1 ? 8 : 4) * s.hidden * s.hidden * s.element;
 
@@ -149,11 +150,18 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
 }  // namespace
 
 SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
-  const SequencePlan single = plan_layers(s, 1, device);
+  const bool tensor = s.element == 2;
+  const auto plan_of = [&](int layers) {
+    const SequencePlan plan = plan_layers(s, layers, device, tensor);
+    // Backward, layers too wide for that have the kernel without.
+    const bool other = tensor && s.backward && plan.kernel == SequenceKernel::kPerStep;
+    return other ? plan_layers(s, layers, device, false) : plan;
+  };
+  const SequencePlan single = plan_of(1);
   if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)
     return single;
   // A wavefront takes a tick where single layers take a step each, one after another.
-  const SequencePlan wave = plan_layers(s, static_cast<int>(s.layers), device);
+  const SequencePlan wave = plan_of(static_cast<int>(s.layers));
   const bool better = wave.kernel != SequenceKernel::kPerStep &&
                       wave.cycles < static_cast<double>(s.layers) * single.cycles;
   return better ? wave : single;

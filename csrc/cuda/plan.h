@@ -65,10 +65,12 @@ constexpr int kMailbox = 32;
 struct SequencePlan {
   SequenceKernel kernel;
   int layers, group, units, tile, groups, threads;
-  int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
-  int stride;               // elements between rows of weights in shared memory
-  int dgates;               // copies of them backward: 2 spare a barrier of the block a step
-  int parts;                // of the columns, each a warp's on tensor cores; 0: not on those
+  int rows;    // of a thread's register tile: 8, or 1 for one or two rows in all
+  int stride;  // elements between rows of weights in shared memory
+  int dgates;  // copies of them backward: 2 spare a barrier of the block a step
+  // Tensor cores: of a sum's columns forward, each a warp's; of the blocks' parts backward in a
+  // grid, each a thread's. 0: not on those.
+  int parts;
   bool held;                // whether those warps hold their weights in registers
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory

@@ -56,6 +56,8 @@ int launch_lstm_tensor_forward(DType dtype, const SequencePlan& plan, const Sequ
                                void* stream);
 int launch_lstm_sequence_backward(DType dtype, const SequencePlan& plan,
                                   const SequenceBackward& args, void* stream);
+int launch_lstm_tensor_backward(DType dtype, const SequencePlan& plan, const SequenceBackward& args,
+                                void* stream);
 
 }  // namespace cuda
 }  // namespace charlm

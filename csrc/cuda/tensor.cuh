@@ -35,15 +35,14 @@ __device__ __forceinline__ unsigned bits_of(T x) {
   return bits;
 }
 
-// Columns k to k + 7 of `from`, zero where there are none.
+// 8 values that lie `pitch` apart, zero from the `count`th on.
 template <class T>
-__device__ __forceinline__ Octet gather(const T* from, i64 k, i64 columns) {
+__device__ __forceinline__ Octet gather(const T* from, i64 pitch, i64 count) {
   Octet found;
 #pragma unroll
   for (int w = 0; w < 4; ++w) {
-    const i64 at = k + 2 * w;
-    const unsigned low = at < columns ? bits_of(from[at]) : 0;
-    const unsigned high = at + 1 < columns ? bits_of(from[at + 1]) : 0;
+    const unsigned low = 2 * w < count ? bits_of(from[2 * w * pitch]) : 0;
+    const unsigned high = 2 * w + 1 < count ? bits_of(from[(2 * w + 1) * pitch]) : 0;
     found.word[w] = low | high << 16;
   }
   return found;
@@ -80,6 +79,15 @@ __device__ __forceinline__ void multiply(const Octet& top, const Octet& bottom, 
     const unsigned inputs[2] = {x.word[half], x.word[half + 1]};
     multiply_16<T>(w, inputs, sum);
   }
+}
+
+// x, from which the compiler computes nothing ahead of its place: that would take registers for as
+// long as the weights do.
+__device__ __forceinline__ int in_place(int x) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
 }
 
 // The values of 8 lanes side by side, the first a multiple of 8: each of them gets all.

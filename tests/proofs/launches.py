@@ -92,9 +92,6 @@ def _sequences() -> list[Proof]:
         _lstm("nothing saved, 2 layers", cluster(2), 8, 1, 3, layers=2, save=False),
         _lstm("grid, nothing saved, 2 layers", GRID, 8, 1, 2, layers=2, save=False),
         _lstm("2 blocks, dgates once", cluster(2, 2500), 8, 1, 4, backward=True),
-        _lstm("bfloat16", cluster(2, 7000), 16, 1, 3, backward=True, dtype="bfloat16"),
-        _lstm("float16, a tile", cluster(2, 4000), 6, 3, 2, backward=True, dtype="float16"),
-        _lstm("grid, bfloat16", GRID, 8, 1, 2, backward=True, dtype="bfloat16"),
         _lstm("no dy", cluster(2, 3000), 8, 1, 2, backward=True, dy=False),
         _lstm("H = 128 in 8 blocks", cluster(8), 128, 1, 2, seconds=1200),
     ]
@@ -123,7 +120,7 @@ def _tensor_cores() -> list[Proof]:
         _lstm("2 blocks", pair, 16, 1, 4, quick=True),
         _lstm("one block, two groups of a tile", PAIR, 8, 11, 2),
         _lstm("4 blocks", cluster(4, 8000), 32, 1, 3),
-        _lstm("8 blocks, columns in 2 parts", cluster(8, 12_000), 64, 1, 2),
+        _lstm("8 blocks, columns in 2 parts", cluster(8, 8100), 64, 1, 2),
         _lstm("6 steps", pair, 16, 1, 6),
         _lstm("blocks without units", cluster(4, 7000), 20, 1, 3),
         _lstm("float16, a tile, 12 units", pair, 12, 3, 3, **half),
@@ -139,17 +136,39 @@ def _tensor_cores() -> list[Proof]:
         _lstm("grid, several cells a thread", (80, 1, 60_000, 1), 24, 32, 2),
     ]
     apart = [
-        _lstm("2 blocks, weights in shared memory", cluster(2, 24_000), 16, 1, 3),
         _lstm("2 layers, weights in shared memory", cluster(2), 8, 1, 3, layers=2),
         _lstm("grid, weights in shared memory", GRID, 16, 1, 2),
     ]
-    rows = [*held, *(replace(row, cut=(_NOT_HELD,)) for row in apart)]
-    place = {"kernel": "tensor_forward_kernel", "source": "lstm_tensor_forward.cu"}
+    forward = [*held, *(replace(row, cut=(_NOT_HELD,)) for row in apart)]
+    way = {"backward": True}
+    backward = [
+        _lstm("2 blocks", pair, 16, 1, 4, quick=True, **way),
+        _lstm("one block, two groups of a tile", PAIR, 8, 11, 2, **way),
+        _lstm("4 blocks", cluster(4, 8000), 32, 1, 3, **way),
+        _lstm("2 blocks of 16 units", cluster(2, 12_000), 32, 1, 2, **way),
+        _lstm("2 blocks of 32 units", cluster(2, 24_000), 64, 1, 2, **way),
+        _lstm("6 steps", pair, 16, 1, 6, **way),
+        _lstm("blocks without units", cluster(4, 7000), 20, 1, 3, **way),
+        _lstm("float16, a tile, 12 units", cluster(2, 4600), 12, 5, 3, **half, **way),
+        _lstm("2 layers", cluster(2), 8, 1, 6, layers=2, quick=True, **way),
+        _lstm("2 layers of 2 blocks", cluster(4, 9000), 16, 1, 4, layers=2, **way),
+        _lstm("4 layers", cluster(4), 8, 1, 3, layers=4, **way),
+        _lstm("reverse, no dy", pair, 16, 1, 3, reverse=True, dy=False, **way),
+        _lstm("grid", GRID, 16, 1, 3, quick=True, **way),
+        _lstm("grid, 2 tiles, 12 units", (80, 4, 40_000, 1), 12, 11, 2, **way),
+        _lstm("grid, 2 layers", GRID, 16, 1, 3, layers=2, **way),
+        _lstm("grid, 3 layers", GRID, 8, 1, 2, layers=3, **way),
+        _lstm("grid, several cells a thread", (80, 1, 60_000, 1), 24, 32, 2, **way),
+    ]
     return [
         replace(
-            row, what=f"tensor cores, {row.what}", call={"dtype": "bfloat16"} | row.call, **place
+            row,
+            what=f"tensor cores, {row.what}",
+            call={"dtype": "bfloat16"} | row.call,
+            kernel=row.kernel.replace("sequence_", "tensor_"),
+            source=row.source.replace("sequence", "tensor"),
         )
-        for row in rows
+        for row in (*forward, *backward)
     ]
 
 
