@@ -195,7 +195,7 @@ A100 = (80, 108, 166_912, 1)
         (H200, torch.float32, 128, 1, "cluster: 1 x 8 "),
         (H200, torch.float32, 128, 64, "cluster: 8 x 16 "),
         (H200, torch.float32, 256, 8, "cluster: 1 x 16 "),
-        (H200, torch.bfloat16, 512, 8, "grid: 1 x 128 "),
+        (H200, torch.bfloat16, 512, 8, "cluster: 1 x 16 "),
         (H200, torch.float32, 512, 1, "grid: 1 x 128 "),
         (H200, torch.float32, 1024, 8, "grid: 1 x 128 "),
         (H200, torch.float32, 1000, 1, "grid: 1 x 125 "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .test_cuda_on_host import check_steps
+from .test_cuda_on_host import A100, H200, check_steps
 
 SIXTEEN = (torch.bfloat16, torch.float16)
 
@@ -47,3 +47,28 @@ def test_tensor_cores(plan_of, dtype, facts, sizes, forward, backward):
         assert plan.startswith(start) and how in plan, plan
         assert (HELD in plan) == (how == HELD) and (TENSOR in plan) == (how != ""), plan
     check_steps(dtype, sizes, hidden % 3 == 0)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(
+    "facts, hidden, batch, expected",
+    [
+        (H200, 128, 64, "cluster: 8 x "),
+        (H200, 512, 64, "cluster: 8 x 16 blocks"),
+        (H200, 768, 16, "grid: 2 x 48 blocks"),
+        (H200, 1024, 64, "grid: 2 x 64 blocks"),  # the state of 32 rows beside no weights
+        (A100, 512, 8, "grid: "),
+    ],
+)
+def test_which_shapes_hold_their_weights(plan_of, facts, hidden, batch, expected, backward):
+    plan = plan_of(facts, torch.bfloat16, hidden, batch, backward)
+    assert plan.startswith(expected) and HELD in plan, plan
+
+
+def test_without_tensor_cores(plan_of):
+    old, wide = (75, 40, 65_536, 1), 1500
+    forward, backward = (plan_of(old, torch.float16, 64, 1, back) for back in (False, True))
+    assert forward == "per step: 16 bits need the tensor cores of sm_80"
+    assert backward.startswith("grid: ") and TENSOR not in backward
+    plan = plan_of(H200, torch.float16, wide, 1, True)  # more than registers hold
+    assert plan.startswith("grid: ") and TENSOR not in plan, plan
