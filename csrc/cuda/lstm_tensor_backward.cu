@@ -226,6 +226,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       for (int i = 0; i < kTiles; ++i) {
         const int tile = in_place(static_cast<int>(threadIdx.y) + i * warps);
         if (tile >= all) break;
+        __syncwarp();  // whole warps multiply
         float sum[4] = {};
 #pragma unroll
         for (int p = 0; p < kOctets; ++p) multiply<T>(held[i][p][0], held[i][p][1], x[p], sum);

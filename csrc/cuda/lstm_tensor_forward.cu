@@ -160,6 +160,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     for (int w = threadIdx.y; active && w < shared; w += warps) {
       const int octet = w % octets, part = w / octets;
       for (int n = 0; n < rows; n += kTensorRows) {
+        __syncwarp();  // whole warps multiply
         const T* const x = now + (n + row) * g.stride + column;
         float sum[2][4] = {};
         const auto multiply_all = [&](const Fragment& f, int p) {

@@ -10,7 +10,8 @@ namespace {
 // on sm_90), 128 bytes from shared memory, and what a warp waits for its two dependent products of
 // 32 columns and their loads.
 constexpr double kMultiplied = 1024, kShared = 128, kChain = 64;
-// Bytes a cycle from other blocks' shared memory and from the second-level cache: taken for granted.
+// Bytes a cycle from other blocks' shared memory and from the second-level cache: taken for
+// granted.
 constexpr double kRemote = 12, kCache = 24;
 constexpr int kMaxThreads = 512, kWarps = kMaxThreads / 32;
 constexpr long long kNever = 1LL << 60;  // bytes that no block has

@@ -17,7 +17,7 @@ CASES = [
     ((90, 4, 9_000, 4), (20, 3, 4, 1, 3), ("cluster: 1 x 2 ", HELD), ("cluster: 1 x 4 ", HELD)),
     ((90, 2, 40_000, 2), (44, 11, 3, 1, 3), ("cluster: 2 x 1 ", HELD), ("cluster: 1 x 2 ", HELD)),
     ((90, 8, 30_000, 8), (40, 2, 4, 2, 3), ("cluster: 1 x 2 ", HELD), ("cluster: 1 x 4 ", HELD)),
-    ((90, 4, 14_000, 4), (60, 1, 3, 1, 3), ("cluster: 1 x 2 ", HELD), ("cluster: 1 x 4 ", HELD)),
+    ((90, 4, 14_000, 4), (60, 1, 3, 1, 3), ("cluster: 1 x 4 ", HELD), ("cluster: 1 x 4 ", HELD)),
     ((90, 2, 200_000, 2), (144, 1, 2, 1, 3), ("cluster: 1 x 2 ", TENSOR), ("cluster: 1 x 2 ", "")),
     ((80, 2, 40_000, 1), (30, 5, 4, 1, 3), ("grid: 1 x 2 ", HELD), ("grid: 1 x 2 ", HELD)),
     ((80, 6, 40_000, 1), (16, 1, 3, 3, 3), ("grid: 1 x 2 ", HELD), ("grid: 1 x 2 ", HELD)),

@@ -92,6 +92,7 @@ def _sequences() -> list[Proof]:
         _lstm("nothing saved, 2 layers", cluster(2), 8, 1, 3, layers=2, save=False),
         _lstm("grid, nothing saved, 2 layers", GRID, 8, 1, 2, layers=2, save=False),
         _lstm("2 blocks, dgates once", cluster(2, 2500), 8, 1, 4, backward=True),
+        _lstm("grid, bfloat16", (75, 8, 40_000, 1), 8, 1, 2, backward=True, dtype="bfloat16"),
         _lstm("no dy", cluster(2, 3000), 8, 1, 2, backward=True, dy=False),
         _lstm("H = 128 in 8 blocks", cluster(8), 128, 1, 2, seconds=1200),
     ]
