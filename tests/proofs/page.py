@@ -119,6 +119,27 @@ first-level cache. Now it passes `SYNCS.PHASECHK.TRANS64.TRYWAIT` and `FENCE.VIE
 `STAS`. At one row a lane sends 16 bytes to one block, all blocks at once, where it sent 4 bytes to
 each in turn. No GPU has measured it.
 
+## On tensor cores
+
+16 bits go through kernels of their own, whose rows begin with "tensor cores". They hand h over in 16
+bits, and have one barrier of the block a step: after it threads add up what several warps multiplied,
+and send. A row calls weights in shared memory what wide layers need; no small launch has it, and the
+proof puts it into one that holds them in registers. `nvcc -O3 -arch=sm_90 -Xptxas -v`, CUDA 13.0,
+bfloat16 and float16 alike, nothing spilled, and as little on sm_80 and sm_100:
+
+| kernel | weights | units of a block | registers, cluster | registers, grid |
+| --- | --- | --- | --- | --- |
+| forward | in registers | any | 128 | 128 |
+| forward | in shared memory | any | 106 | 121 |
+| backward | in registers | 8 | 128 | 114 |
+| backward | in registers | 16 | 126 | 128 |
+| backward | in registers | 32 | 123 | 121 |
+
+Backward, the compiler must not compute places ahead (`in_place` in `tensor.cuh`): what it kept for
+that made it spill up to 73 registers' worth a thread. `HMMA.16816` is in every one of them, which
+`tests/csrc/test_cuda_compile.py` checks where there is a disassembler. The float32 kernel of one row
+holds no weights in registers: it has 108 of 128 in use, and 64 KiB of weights would take 32 more.
+
 ## What a proof does not say
 
 - It is of these sizes. Others take the same code with other bounds of loops.
