@@ -44,12 +44,6 @@ _IN_FORWARD = [
     ),
     ("no barrier between products and cells", "2 blocks", _BARRIER, ""),
     (
-        "sums over those that are added",
-        "2 blocks",
-        "sums_now = sums + (kCluster && slot ? shares : 0);",
-        "sums_now = sums;",
-    ),
-    (
         "a warp that leaves before the barrier",
         "2 blocks",
         _FIRST,
@@ -137,12 +131,6 @@ _IN_BACKWARD = [
     ("no wait for a step's parts", "2 blocks", _FULL, ""),
     ("16 bytes too few are waited for", "2 blocks", "mine * size * 4;", "mine * size * 4 - 16;"),
     ("no barrier between dgates and their products", "2 blocks", _BARRIER, ""),
-    (
-        "dgates over those that are multiplied",
-        "2 blocks",
-        "d + (kCluster && slot ? dgates : 0);",
-        "d;",
-    ),
     (
         "blocks hand their parts to one place",
         "2 blocks",
