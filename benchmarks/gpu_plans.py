@@ -16,7 +16,10 @@ from gpu_floors import H200
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gpu_plans.md"
+SOURCES = ("plan.cpp", "tensor_plan.cpp")
 HIDDEN, BATCHES, ELEMENTS = (128, 256, 512, 768, 1024), (1, 8, 16, 64), {"float32": 4, "16 bits": 2}
+
+PUBLISHED = (2, 768, 16)  # for cuDNN: bytes of an element, H, B
 
 PROGRAM = """
 #include <cstdio>
@@ -41,15 +44,26 @@ int main() {
 INTRODUCTION = """# How an H200 would run an LSTM layer
 
 Written by `python benchmarks/gpu_plans.py`, before any kernel ran on a GPU: what
-`csrc/cuda/plan.cpp` decides for one layer, and its estimate of a step, ± 40 %. A step is the larger
-of what shared memory and what the multipliers need, the cell (0.23 µs), and the hand-over to the
-other blocks of the group (0.3 to 0.4 µs in a cluster, 1.2 µs across a grid). "2 x 64 of a grid"
-are two groups of 64 blocks, each with a part of the batch.
+`csrc/cuda/plan.cpp` and `tensor_plan.cpp` decide for one layer, and their estimate of a step, ± 40
+%. A step is the larger of what shared memory and what the multipliers need, the cell (0.23 µs),
+and the hand-over to the other blocks of the group (0.3 to 0.4 µs in a cluster, 1.2 µs across a
+grid). "2 x 64 of a grid" are two groups of 64 blocks, each with a part of the batch.
+
+16 bits are multiplied on tensor cores (`mma.sync`, 1,024 multiply-adds a cycle and
+multiprocessor), with the weights in registers, 64 of each thread, in all rows below but H = 768, B
+= 64 forward. Their estimate counts the bytes that are handed over as well, taken to be 12 a cycle
+and block from other blocks of a cluster and 24 from the second-level cache; float32's does not,
+and is the kinder. float32 is not TF32: `nn.LSTM` takes that by default on a GPU, and its kernels
+may win at 512 units and more. What would win there are the kernels on tensor cores with `m16n8k8`
+of TF32, which hold half as many weights in their registers.
 
 Published for cuDNN on an H100, 16 bits, H = 768, B = 16: 1.96 µs a step forward and 5.07 µs both
-ways. Beside it ours loses. Multiply-adds and their loads take most of a step there: tensor cores
-(`mma.sync`), which these kernels do not use yet, would take an eighth. At one row and few units
-the hand-over is most of it.
+ways. Ours is level with it by estimate: {forward} and {both}. At H = 1,024, B = 64, where cuDNN
+should take about 3 µs forward, ours loses: every block reads all of h from the second-level cache,
+and `mma.sync` has half the rate of the chip. One read a cluster that is handed to all of its
+blocks (TMA's multicast) and `wgmma` would win. Backward, the same holds for the parts of the
+gradient, 4 H bytes a row and block. At few rows and units the hand-over and the cell are most of a
+step on any side.
 
 | dtype | H | B | forward | µs a step | backward | µs a step |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -62,7 +76,7 @@ def plans() -> list[list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         source, built = Path(folder, "plans.cpp"), Path(folder, "plans")
         source.write_text(PROGRAM % (H200.multiprocessors, *lists))
-        files = [str(source), str(ROOT / "csrc" / "cuda" / "plan.cpp")]
+        files = [str(source), *(str(ROOT / "csrc" / "cuda" / name) for name in SOURCES)]
         command = [shutil.which("g++") or "c++", "-std=c++17", f"-I{ROOT}/csrc", *files]
         subprocess.run([*command, "-o", str(built)], check=True)
         done = subprocess.run([str(built)], capture_output=True, text=True, check=True)
@@ -86,7 +100,9 @@ def page() -> str:
         element, hidden, batch = (int(v) for v in forward[:3])
         cells = [names[element], str(hidden), str(batch), *_how(forward), *_how(backward)]
         lines.append("| " + " | ".join(cells) + " |\n")
-    return INTRODUCTION + "".join(lines)
+    forward, backward = (1e6 * row[-1] / H200.clock for row in found if tuple(row[:3]) == PUBLISHED)
+    introduction = INTRODUCTION.format(forward=f"{forward:.1f}", both=f"{forward + backward:.1f}")
+    return introduction + "".join(lines)
 
 
 if __name__ == "__main__":

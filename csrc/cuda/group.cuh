@@ -18,6 +18,11 @@ struct Group {
   int dgates;                             // copies of them, backward
 };
 
+// That of a kernel on tensor cores.
+struct TensorGroup : Group {
+  int parts;
+};
+
 // kCluster: the blocks of a group are a cluster. Otherwise they are part of a cooperative grid.
 template <bool kCluster>
 __device__ __forceinline__ void group_sync() {
@@ -42,10 +47,13 @@ __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first,
   }
 }
 
-template <class Args>
-int launch_group(void (*kernel)(Args, Group), const SequencePlan& plan, const Args& args,
-                 void* stream) {
-  const Group group = {plan.layers, plan.group, plan.units, plan.tile, plan.stride, plan.dgates};
+inline Group group_of(const SequencePlan& plan) {
+  return {plan.layers, plan.group, plan.units, plan.tile, plan.stride, plan.dgates};
+}
+
+template <class Args, class G>
+int launch_group(void (*kernel)(Args, G), const SequencePlan& plan, const Args& args,
+                 const G& group, void* stream) {
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
   const int blocks = plan.layers * plan.group;
   return launch_together(kernel, {cluster ? blocks : 1, !cluster},

@@ -191,9 +191,11 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 
 int launch_lstm_sequence_backward(DType dtype, const SequencePlan& plan,
                                   const SequenceBackward& args, void* stream) {
+  if (plan.parts) return launch_lstm_tensor_backward(dtype, plan, args, stream);
   return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) {
     using T = typename decltype(type)::type;
-    return launch_group(sequence_backward_kernel<T, rows(), cluster()>, plan, args, stream);
+    return launch_group(sequence_backward_kernel<T, rows(), cluster()>, plan, args, group_of(plan),
+                        stream);
   });
 }
 

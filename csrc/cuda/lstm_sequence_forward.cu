@@ -207,9 +207,15 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 int launch_lstm_sequence_forward(DType dtype, const SequencePlan& plan, const SequenceForward& args,
                                  void* stream) {
   if (args.steps > (1 << 30)) return cudaErrorInvalidValue;  // the kernel counts in 32 bits
-  return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) {
+  if (plan.parts) return launch_lstm_tensor_forward(dtype, plan, args, stream);
+  return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) -> int {
     using T = typename decltype(type)::type;
-    return launch_group(sequence_forward_kernel<T, rows(), cluster()>, plan, args, stream);
+    if constexpr (sizeof(T) == 2) {
+      return cudaErrorInvalidValue;  // those are multiplied on tensor cores
+    } else {
+      return launch_group(sequence_forward_kernel<T, rows(), cluster()>, plan, args, group_of(plan),
+                          stream);
+    }
   });
 }
 

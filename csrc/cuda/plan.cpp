@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tensor_plan.h"
+
 namespace charlm {
 namespace cuda {
 namespace {
@@ -9,8 +11,8 @@ namespace {
 // Cycles of a step, roughly. A multiprocessor reads 128 bytes from shared memory and does 128
 // multiply-adds a cycle; h on its way to another block of a cluster takes about 200, to gather,
 // send and notice it as many again, and more to reach a larger one; across a grid it is stored,
-// fenced, counted and read back; the cell itself is five exponentials and divisions in a row.
-constexpr double kShared = 128, kMultiplied = 128, kCell = 450;
+// fenced, counted and read back.
+constexpr double kShared = 128, kMultiplied = 128;
 constexpr double kCluster = 500, kClusterBlock = 20, kGrid = 2400;
 // Above this many rows a group, the products of a GEMM a step keep the device busy by themselves.
 constexpr long long kMaxTile = 32;
@@ -75,9 +77,12 @@ double cycles_of(const SequenceShape& s, const SequencePlan& p) {
   // A pass over the weights serves a register tile; each team reads the tile's rows anew.
   const double loads = passes * (products * s.element + p.units * columns * p.rows * 4) / kShared;
   const double multiplied = products * p.tile / kMultiplied;
+  return std::max(loads, multiplied) + kCellCycles;
+}
+
+double hand_over(const SequencePlan& p) {
   const bool cluster = p.kernel == SequenceKernel::kCluster;
-  const double hand_over = cluster ? kCluster + kClusterBlock * p.group * p.layers : kGrid;
-  return std::max(loads, multiplied) + kCell + hand_over;
+  return cluster ? kCluster + kClusterBlock * p.group * p.layers : kGrid;
 }
 
 }  // namespace
@@ -89,13 +94,16 @@ std::string describe(const SequencePlan& p) {
          std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
          " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
          " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory" +
+         (p.parts ? ", on tensor cores" : "") + (p.held ? ", weights in registers" : "") +
          (p.layers > 1 ? ", for each of " + std::to_string(p.layers) + " layers as a wavefront"
                        : "");
 }
 
 namespace {
 
-SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& device) {
+// `tensor`: on tensor cores.
+SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& device,
+                         bool tensor) {
   if (s.element == 8) return per_step("float64 runs a GEMM and a cell a step");
   if (s.projected) return per_step("a projection (proj_size) runs a GEMM and a cell a step");
   if (s.packed) return per_step("packed batches run a GEMM and a cell a step");
@@ -103,29 +111,32 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
   if (s.batch > kMaxTile * device.multiprocessors)
     return per_step("a batch of " + std::to_string(s.batch) +
                     " rows keeps the device busy with a GEMM a step");
+  if (tensor && device.sm < 80) return per_step("16 bits need the tensor cores of sm_80");
   const long long matrix = (layers > 1 ? 8 : 4) * s.hidden * s.hidden * s.element;
 
   SequencePlan best = {};
   const auto consider = [&](const SequencePlan& plan) {
     if (plan.tile > kMaxTile || plan.shared_memory > device.shared_memory) return;
-    const double cycles = cycles_of(s, plan);
+    const double cycles = (tensor ? plan.cycles : cycles_of(s, plan)) + hand_over(plan);
     if (best.group && cycles >= best.cycles) return;
     best = alone(plan, device);
     best.cycles = cycles;
+  };
+  const auto lay_out = [&](SequenceKernel kernel, int group, long long tile) {
+    return (tensor ? tensor_layout : layout)(s, device, layers, kernel, group, tile);
   };
   // Clusters of a power of two: what every device offers.
   const int most = layers & (layers - 1) ? 0 : device.max_cluster / layers;
   for (int group = 1; group <= most && device.sm >= 90; group *= 2) {
     const long long clusters = device.clusters_of(group * layers);
     if (clusters < 1) break;
-    consider(layout(s, device, layers, SequenceKernel::kCluster, group, div_up(s.batch, clusters)));
+    consider(lay_out(SequenceKernel::kCluster, group, div_up(s.batch, clusters)));
   }
   for (long long tile = std::min(s.batch, kMaxTile); tile > 0; tile = tile > 8 ? tile / 2 : 0) {
     const long long groups = div_up(s.batch, s.batch <= 2 ? tile : round_up(tile, 8));
     const long long group = device.multiprocessors / (groups * layers);
     if (group < 1) break;
-    const SequencePlan plan =
-        layout(s, device, layers, SequenceKernel::kGrid, static_cast<int>(group), tile);
+    const SequencePlan plan = lay_out(SequenceKernel::kGrid, static_cast<int>(group), tile);
     // All blocks must be resident at once: one waits for every other.
     if (plan.groups * plan.group * layers <= device.multiprocessors) consider(plan);
   }
@@ -139,11 +150,18 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
 }  // namespace
 
 SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
-  const SequencePlan single = plan_layers(s, 1, device);
+  const bool tensor = s.element == 2;
+  const auto plan_of = [&](int layers) {
+    const SequencePlan plan = plan_layers(s, layers, device, tensor);
+    // Backward, layers too wide for that have the kernel without.
+    const bool other = tensor && s.backward && plan.kernel == SequenceKernel::kPerStep;
+    return other ? plan_layers(s, layers, device, false) : plan;
+  };
+  const SequencePlan single = plan_of(1);
   if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)
     return single;
   // A wavefront takes a tick where single layers take a step each, one after another.
-  const SequencePlan wave = plan_layers(s, static_cast<int>(s.layers), device);
+  const SequencePlan wave = plan_of(static_cast<int>(s.layers));
   const bool better = wave.kernel != SequenceKernel::kPerStep &&
                       wave.cycles < static_cast<double>(s.layers) * single.cycles;
   return better ? wave : single;

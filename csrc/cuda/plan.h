@@ -49,6 +49,12 @@ inline int row_pad(int element) { return element == 2 ? kNarrowRowPad : kRowPad;
 // Floats behind the rows of a tile, of which lanes read neighbouring units.
 constexpr int kTilePad = 4;
 
+// Products of 32 columns of which a warp can hold the weights of 8 units in registers: 64 of them.
+constexpr int kHeldProducts = 4;
+
+// Of a step's cell: five exponentials and divisions in a row.
+constexpr double kCellCycles = 450;
+
 // Bytes of barriers at the end of a block's shared memory, in a cluster.
 constexpr int kMailbox = 32;
 
@@ -59,9 +65,13 @@ constexpr int kMailbox = 32;
 struct SequencePlan {
   SequenceKernel kernel;
   int layers, group, units, tile, groups, threads;
-  int rows;                 // of a thread's register tile: 8, or 1 for one or two rows in all
-  int stride;               // elements between rows of weights in shared memory
-  int dgates;               // copies of them backward: 2 spare a barrier of the block a step
+  int rows;    // of a thread's register tile: 8, or 1 for one or two rows in all
+  int stride;  // elements between rows of weights in shared memory
+  int dgates;  // copies of them backward: 2 spare a barrier of the block a step
+  // Tensor cores: of a sum's columns forward, each a warp's; of the blocks' parts backward in a
+  // grid, each a thread's. 0: not on those.
+  int parts;
+  bool held;                // whether those warps hold their weights in registers
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory
   double cycles;            // of a step of all its layers: an estimate, by which plans compare

@@ -24,7 +24,7 @@ struct SequenceForward {
   const i64* ids;   // (steps B) or null
   void* h;          // T (layers, B, H): initial, becomes the last
   void* c;          // C (layers, B, H): cell state, updated
-  void* exchange;   // C: as many as the plan says
+  void* exchange;   // as many C as the plan says; of 16 bits, T lie there
   ForwardLayer layer[kMaxLayers];
 };
 
@@ -52,8 +52,12 @@ int device_facts(DeviceFacts* facts);
 
 int launch_lstm_sequence_forward(DType dtype, const SequencePlan& plan, const SequenceForward& args,
                                  void* stream);
+int launch_lstm_tensor_forward(DType dtype, const SequencePlan& plan, const SequenceForward& args,
+                               void* stream);
 int launch_lstm_sequence_backward(DType dtype, const SequencePlan& plan,
                                   const SequenceBackward& args, void* stream);
+int launch_lstm_tensor_backward(DType dtype, const SequencePlan& plan, const SequenceBackward& args,
+                                void* stream);
 
 }  // namespace cuda
 }  // namespace charlm

@@ -1,10 +1,14 @@
-"""Every CUDA source for every architecture, without a GPU: it compiles and nothing spills."""
+"""Every CUDA source for every architecture, without a GPU: it compiles, nothing spills, and tensor
+cores are used where they should be."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +37,24 @@ def _readable(names: list[str]) -> list[str]:
     return [n.split("(")[0] for n in plain]
 
 
+def _cuobjdump(nvcc: str) -> str | None:
+    """The disassembler: beside nvcc, on PATH, or Triton's."""
+    candidates = [str(Path(nvcc).resolve().parent / "cuobjdump"), shutil.which("cuobjdump") or ""]
+    triton = importlib.util.find_spec("triton")
+    for folder in (triton.submodule_search_locations or []) if triton else []:
+        candidates.append(f"{folder}/backends/nvidia/bin/cuobjdump")
+    return next((c for c in candidates if c and os.access(c, os.X_OK)), None)
+
+
+def _uses_tensor_cores(sass: str) -> dict[tuple[str, str], bool]:
+    """By architecture and kernel, whether there is a product of 16 bits on tensor cores."""
+    found = {}
+    for part in re.split(r"^\s*arch = ", sass, flags=re.M)[1:]:
+        for function in part.split("Function : ")[1:]:
+            found[part.split()[0], function.split()[0]] = "HMMA.16816" in function
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
 def test_compiles_without_spills(source, nvcc, run, tmp_path):
@@ -53,3 +75,15 @@ def test_compiles_without_spills(source, nvcc, run, tmp_path):
         )
     spilling = [e["name"] for e in entries if int(e["stores"]) or int(e["loads"])]
     assert not spilling
+
+    tool = _cuobjdump(nvcc)
+    if tool is None:
+        return
+    used = _uses_tensor_cores(run([tool, "-sass", str(tmp_path / "out.o")]))
+    assert len(used) == len(entries)
+    for (arch, name), uses in used.items():
+        # A cluster's kernel never runs on sm_80: without its waits much of it is gone there.
+        if "tensor_" in name and not (arch == "sm_80" and "Lb1E" in name):
+            assert uses, (arch, name)
+        else:
+            assert "tensor_" in name or not uses, (arch, name)

@@ -22,7 +22,7 @@ class Mutant:
     quick: bool = False
 
 
-def _mutant(what: str, launch: str, source: str, *texts: str, quick: bool = False) -> Mutant:
+def fault(what: str, launch: str, source: str, *texts: str, quick: bool = False) -> Mutant:
     changes = (Change(source, a, b) for a, b in zip(texts[::2], texts[1::2], strict=True))
     return Mutant(what, launch, tuple(changes), quick)
 
@@ -45,7 +45,7 @@ _TELL_BACKWARD = """        if (!top && pass && pass + 1 < a.steps)
 
 MUTANTS = [
     # Forward, in a cluster: slots, bytes, phases.
-    _mutant(
+    fault(
         "one slot in place of two",
         "2 blocks, forward",
         FORWARD,
@@ -55,7 +55,7 @@ MUTANTS = [
         "send_to(from,",
         quick=True,
     ),
-    _mutant(
+    fault(
         "a block's barrier before the first step",
         "2 blocks, forward",
         FORWARD,
@@ -63,23 +63,23 @@ MUTANTS = [
         "  __syncthreads();\n",
         quick=True,
     ),
-    _mutant("no barrier before the first step", "2 blocks, forward", FORWARD, _FIRST, ""),
-    _mutant("no wait for a step's h", "2 blocks, forward", FORWARD, _FULL, "", quick=True),
-    _mutant(
+    fault("no barrier before the first step", "2 blocks, forward", FORWARD, _FIRST, ""),
+    fault("no wait for a step's h", "2 blocks, forward", FORWARD, _FULL, "", quick=True),
+    fault(
         "a wait for the phase before",
         "2 blocks, forward",
         FORWARD,
         _FULL,
         _FULL.replace("phase", "phase + 1"),
     ),
-    _mutant(
+    fault(
         "a wait for the other slot",
         "2 blocks, forward",
         FORWARD,
         _FULL,
         _FULL.replace("slot", "slot ^ 1"),
     ),
-    _mutant(
+    fault(
         "16 bytes too few are waited for",
         "2 blocks, forward",
         FORWARD,
@@ -87,28 +87,28 @@ MUTANTS = [
         "bytes = rows * columns * 4 - 16;",
         quick=True,
     ),
-    _mutant(
+    fault(
         "16 bytes too many are waited for",
         "2 blocks, forward",
         FORWARD,
         "bytes = rows * columns * 4;",
         "bytes = rows * columns * 4 + 16;",
     ),
-    _mutant(
+    fault(
         "later bytes are not announced",
         "2 blocks, forward",
         FORWARD,
         "if (step + 2 < steps) expect(&box->full[slot], due(step + 2));",
         "",
     ),
-    _mutant(
+    fault(
         "bytes are announced by every thread",
         "2 blocks, forward",
         FORWARD,
         "      if (thread == 0) {",
         "      {",
     ),
-    _mutant(
+    fault(
         "bytes are announced before the phase has ended",
         "2 blocks, forward",
         FORWARD,
@@ -118,14 +118,14 @@ MUTANTS = [
         "        if (step + 2 < steps) expect(&box->full[slot], due(step + 2));\n",
         "",
     ),
-    _mutant(
+    fault(
         "a barrier of two arrivals",
         "2 blocks, forward",
         MAILBOX,
         'mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&box->full[k])',
         'mbarrier.init.shared::cta.b64 [%0], 2;" ::"r"(shared_address(&box->full[k])',
     ),
-    _mutant(
+    fault(
         "a mailbox that opens after the cluster's barrier",
         "2 blocks, forward",
         FORWARD,
@@ -134,14 +134,14 @@ MUTANTS = [
         "nor write into a block that has not begun.\n" + _FIRST,
         "nor write into a block that has not begun.\n",
     ),
-    _mutant(
+    fault(
         "h counted at the other slot's barrier",
         "2 blocks, forward",
         FORWARD,
         "&box->full[into], to * g.size + b, four);",
         "&box->full[into ^ 1], to * g.size + b, four);",
     ),
-    _mutant(
+    fault(
         "h into the slot that is read",
         "2 blocks, forward",
         FORWARD,
@@ -149,7 +149,7 @@ MUTANTS = [
         "if (!last) hand_to(layer, slot, place);",
     ),
     # Threads that come, go and share.
-    _mutant(
+    fault(
         "a warp that leaves before the barrier",
         "2 blocks, forward",
         FORWARD,
@@ -157,21 +157,21 @@ MUTANTS = [
         _LEAVES + _FIRST,
         quick=True,
     ),
-    _mutant(
+    fault(
         "a warp that leaves before it sends",
         "2 blocks, forward",
         FORWARD,
         "      " + _FULL,
         "      " + _FULL + "\n      if (rank == 1 && step == 1) return;",
     ),
-    _mutant(
+    fault(
         "warps that wait and never send",
         "2 blocks, forward",
         FORWARD,
         "    if (idle) return;\n",
         "    if (idle && rank >= size) return;\n",
     ),
-    _mutant(
+    fault(
         "h sent while other lanes still read",
         "2 blocks, forward",
         FORWARD,
@@ -179,49 +179,49 @@ MUTANTS = [
         "",
         quick=True,
     ),
-    _mutant(
+    fault(
         "every lane sends h to every block",
         "2 blocks, forward",
         FORWARD,
         "for (int b = first_block; r < rows && b < size; b += kLanes)",
         "for (int b = 0; r < rows && b < size; ++b)",
     ),
-    _mutant(
+    fault(
         "a block that gets no h",
         "2 blocks, forward",
         FORWARD,
         "for (int b = first_block; r < rows && b < size; b += kLanes)",
         "for (int b = first_block; r < rows && b < size - 1; b += kLanes)",
     ),
-    _mutant(
+    fault(
         "h sent 4 units too far",
         "2 blocks, forward",
         FORWARD,
         "static_cast<int>(first_unit) + u / 4 * 4;",
         "static_cast<int>(first_unit) + u / 4 * 4 + 4;",
     ),
-    _mutant(
+    fault(
         "h sent a unit too far",
         "2 blocks, forward",
         FORWARD,
         "static_cast<int>(first_unit) + u / 4 * 4;",
         "static_cast<int>(first_unit) + u / 4 * 4 + 1;",
     ),
-    _mutant(
+    fault(
         "units of two blocks overlap",
         "2 blocks, forward",
         FORWARD,
         "const i64 first_unit = static_cast<i64>(rank) * g.units;",
         "const i64 first_unit = static_cast<i64>(rank) * (g.units - 4);",
     ),
-    _mutant(
+    fault(
         "rows of two groups overlap",
         "two groups of a tile, forward",
         FORWARD,
         "(blockIdx.x / (g.size * g.layers)) * g.tile;",
         "(blockIdx.x / (g.size * g.layers)) * (g.tile - 1);",
     ),
-    _mutant(
+    fault(
         "every lane of a team stores",
         "2 blocks, forward",
         FORWARD,
@@ -229,21 +229,21 @@ MUTANTS = [
         "const bool owns = row < a.B && unit < a.H;",
     ),
     # Between layers.
-    _mutant(
+    fault(
         "the layer above gets h in place of its own",
         "2 layers, forward",
         FORWARD,
         "hand_to(layer + 1, slot, place + columns);",
         "hand_to(layer + 1, slot, place);",
     ),
-    _mutant(
+    fault(
         "the layer above gets h a step early",
         "2 layers, forward",
         FORWARD,
         "hand_to(layer + 1, slot, place + columns);",
         "hand_to(layer + 1, slot ^ 1, place + columns);",
     ),
-    _mutant(
+    fault(
         "no wait for the layer above to have read",
         "2 layers, 6 steps, forward",
         FORWARD,
@@ -251,14 +251,14 @@ MUTANTS = [
         "",
         quick=True,
     ),
-    _mutant(
+    fault(
         "a wait for what the layer above will read",
         "2 layers, 6 steps, forward",
         FORWARD,
         "if (step >= 2) wait_for(&box->read[slot], phase - 1);",
         "if (step >= 2) wait_for(&box->read[slot], phase);",
     ),
-    _mutant(
+    fault(
         "a slot called read before the next is there",
         "2 layers of 2 blocks, forward",
         FORWARD,
@@ -267,14 +267,14 @@ MUTANTS = [
         "      " + _FULL,
         "      if (thread == 0)\n" + _TELL + "      " + _FULL,
     ),
-    _mutant(
+    fault(
         "the other slot called read",
         "2 layers, 6 steps, forward",
         FORWARD,
         "arrive_in(&box->read[slot ^ 1],",
         "arrive_in(&box->read[slot],",
     ),
-    _mutant(
+    fault(
         "nobody says that a slot was read",
         "2 layers, 6 steps, forward",
         FORWARD,
@@ -282,7 +282,7 @@ MUTANTS = [
         "",
     ),
     # Forward, in a grid.
-    _mutant(
+    fault(
         "a block's barrier in place of the grid's",
         "grid, forward",
         FORWARD,
@@ -290,7 +290,7 @@ MUTANTS = [
         "    save();\n    __syncthreads();\n",
         quick=True,
     ),
-    _mutant(
+    fault(
         "one exchange in place of two",
         "grid, forward",
         FORWARD,
@@ -299,14 +299,14 @@ MUTANTS = [
         "(tick % 2 * g.layers + layer) * a.B * a.H;",
         "(0 * g.layers + layer) * a.B * a.H;",
     ),
-    _mutant(
+    fault(
         "no barrier after h was read back",
         "grid, forward",
         FORWARD,
         "    }\n    __syncthreads();\n  }\n",
         "    }\n  }\n",
     ),
-    _mutant(
+    fault(
         "layers share an exchange",
         "grid, 2 layers, forward",
         FORWARD,
@@ -314,7 +314,7 @@ MUTANTS = [
         "[((tick % 2 * g.layers) * a.B + row) * a.H + unit]",
     ),
     # Backward.
-    _mutant(
+    fault(
         "one slot in place of two",
         "2 blocks, backward",
         BACKWARD,
@@ -324,51 +324,51 @@ MUTANTS = [
         "send_to(received + place,",
         quick=True,
     ),
-    _mutant("no barrier before the first step", "2 blocks, backward", BACKWARD, _FIRST, ""),
-    _mutant(
+    fault("no barrier before the first step", "2 blocks, backward", BACKWARD, _FIRST, ""),
+    fault(
         "a block's barrier before the first step",
         "2 blocks, backward",
         BACKWARD,
         _FIRST,
         "  __syncthreads();\n",
     ),
-    _mutant("no wait for a step's parts", "2 blocks, backward", BACKWARD, _FULL, ""),
-    _mutant(
+    fault("no wait for a step's parts", "2 blocks, backward", BACKWARD, _FULL, ""),
+    fault(
         "a wait for the phase before",
         "2 blocks, backward",
         BACKWARD,
         _FULL,
         _FULL.replace("phase", "phase + 1"),
     ),
-    _mutant(
+    fault(
         "16 bytes too few are waited for",
         "2 blocks, backward",
         BACKWARD,
         "(g.units < left ? g.units : left) * size * 4;",
         "(g.units < left ? g.units : left) * size * 4 - 16;",
     ),
-    _mutant(
+    fault(
         "16 bytes too many are waited for",
         "2 blocks, backward",
         BACKWARD,
         "(g.units < left ? g.units : left) * size * 4;",
         "(g.units < left ? g.units : left) * size * 4 + 16;",
     ),
-    _mutant(
+    fault(
         "later bytes are not announced",
         "2 blocks, backward",
         BACKWARD,
         "if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));",
         "",
     ),
-    _mutant(
+    fault(
         "parts counted at the other slot's barrier",
         "2 blocks, backward",
         BACKWARD,
         "&box->full[into], owner, values);",
         "&box->full[into ^ 1], owner, values);",
     ),
-    _mutant(
+    fault(
         "no barrier between dgates and their products",
         "2 blocks, backward",
         BACKWARD,
@@ -376,7 +376,7 @@ MUTANTS = [
         "    if (tick + 1 == ticks) break;\n",
         quick=True,
     ),
-    _mutant(
+    fault(
         "dgates over those that are multiplied",
         "2 blocks, backward",
         BACKWARD,
@@ -384,63 +384,63 @@ MUTANTS = [
         "d;",
         quick=True,
     ),
-    _mutant(
+    fault(
         "no barrier before dgates are overwritten",
         "2 blocks, dgates once, backward",
         BACKWARD,
         "    else if (g.dgates == 1)\n      __syncthreads();\n",
         "",
     ),
-    _mutant(
+    fault(
         "a warp that leaves before the barrier",
         "2 blocks, backward",
         BACKWARD,
         _FIRST,
         _LEAVES + _FIRST,
     ),
-    _mutant(
+    fault(
         "a warp that leaves before it sends",
         "2 blocks, backward",
         BACKWARD,
         "break;\n    __syncthreads();\n",
         "break;\n    __syncthreads();\n    if (pass == 1 && threadIdx.y == 0) return;\n",
     ),
-    _mutant(
+    fault(
         "blocks hand their parts to one place",
         "2 blocks, backward",
         BACKWARD,
         "static_cast<i64>(rank) * own + r * g.units",
         "0 * own + r * g.units",
     ),
-    _mutant(
+    fault(
         "parts handed on a chunk too far",
         "2 blocks, backward",
         BACKWARD,
         "+ r * g.units + unit % g.units;",
         "+ r * g.units + unit % g.units + 4;",
     ),
-    _mutant(
+    fault(
         "units share a dgate",
         "2 blocks, backward",
         BACKWARD,
         "d_of_pass[(q * g.units + u) * pitch + r]",
         "d_of_pass[(q * g.units) * pitch + r]",
     ),
-    _mutant(
+    fault(
         "parts of two layers in one place",
         "2 layers, backward",
         BACKWARD,
         "const i64 place = below * parts +",
         "const i64 place = 0 * parts +",
     ),
-    _mutant(
+    fault(
         "no wait for the layer below to have read",
         "2 layers, 6 steps, backward",
         BACKWARD,
         "if (below && pass >= 2) wait_for(&box->read[slot], phase - 1);",
         "",
     ),
-    _mutant(
+    fault(
         "a slot called read before the next is there",
         "2 layers of 2 blocks, backward",
         BACKWARD,
@@ -449,21 +449,21 @@ MUTANTS = [
         "      " + _FULL,
         "      if (thread == 0)\n" + _TELL_BACKWARD + "      " + _FULL,
     ),
-    _mutant(
+    fault(
         "the other slot called read",
         "2 layers, 6 steps, backward",
         BACKWARD,
         "arrive_in(&box->read[slot ^ 1],",
         "arrive_in(&box->read[slot],",
     ),
-    _mutant(
+    fault(
         "one exchange in place of two",
         "grid, backward",
         BACKWARD,
         "exchange + ((tick + 1) % 2 * blocks + here)",
         "exchange + (tick % 2 * blocks + here)",
     ),
-    _mutant(
+    fault(
         "a block's barrier in place of the grid's",
         "grid, backward",
         BACKWARD,
@@ -471,7 +471,7 @@ MUTANTS = [
         "      __syncthreads();\n",
     ),
     # A step's cell, the head and rows.
-    _mutant(
+    fault(
         "rows of two blocks overlap",
         "a step's cell, forward",
         CELL,
@@ -482,7 +482,7 @@ MUTANTS = [
         "(CellForward a) {\n  using C = Compute<T>;\n"
         "  const i64 row = static_cast<i64>(blockIdx.x) * (blockDim.y - 1) + threadIdx.y;",
     ),
-    _mutant(
+    fault(
         "the gradient overwrites the target's logit",
         "in place, target 99",
         HEAD,
@@ -490,42 +490,42 @@ MUTANTS = [
         "    ;\n",
         quick=True,
     ),
-    _mutant(
+    fault(
         "the gradient of a block's row overwrites the target's logit",
         "a block a row, in place",
         HEAD,
         "    __syncthreads();\n  const C scale",
         "    ;\n  const C scale",
     ),
-    _mutant(
+    fault(
         "the second reduction overwrites the first",
         "a block a row, loss alone",
         REDUCE,
         "  __syncthreads();\n  if (threadIdx.x % kWarp == 0) shared",
         "  if (threadIdx.x % kWarp == 0) shared",
     ),
-    _mutant(
+    fault(
         "warps' results read before they are there",
         "a block a row, loss alone",
         REDUCE,
         "  __syncthreads();\n  x = shared[0];",
         "  x = shared[0];",
     ),
-    _mutant(
+    fault(
         "columns summed before the warps' sums are there",
         "a block's sums of columns",
         HEAD,
         "  partial[warp][lane] = sum;\n  __syncthreads();\n",
         "  partial[warp][lane] = sum;\n",
     ),
-    _mutant(
+    fault(
         "every warp writes the sum of columns",
         "a block's sums of columns",
         HEAD,
         "if (warp || column >= columns) return;",
         "if (column >= columns) return;",
     ),
-    _mutant(
+    fault(
         "ids summed before the warps' sums are there",
         "sum by id, all of one",
         ROWS,

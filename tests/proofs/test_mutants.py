@@ -8,6 +8,7 @@ import pytest
 
 from .launches import PROOFS
 from .mutants import MUTANTS
+from .tensor_mutants import TENSOR_MUTANTS
 
 BY_NAME = {proof.what: proof for proof in PROOFS}
 
@@ -16,7 +17,7 @@ BY_NAME = {proof.what: proof for proof in PROOFS}
     "mutant",
     [
         pytest.param(m, id=f"{m.launch}: {m.what}", marks=() if m.quick else pytest.mark.proofs)
-        for m in MUTANTS
+        for m in (*MUTANTS, *TENSOR_MUTANTS)
     ],
 )
 def test_refused(mutant, prove):
@@ -28,4 +29,4 @@ def test_refused(mutant, prove):
 
 
 def test_every_mutant_has_its_launch():
-    assert {mutant.launch for mutant in MUTANTS} <= set(BY_NAME)
+    assert {mutant.launch for mutant in (*MUTANTS, *TENSOR_MUTANTS)} <= set(BY_NAME)

@@ -426,3 +426,5 @@ inline const char* cudaGetErrorString(cudaError_t code) {
   if (code == cudaErrorInvalidConfiguration) return "invalid configuration argument";
   return code == cudaErrorLaunchFailure ? "unspecified launch failure" : "invalid argument";
 }
+
+#include "mma.h"
