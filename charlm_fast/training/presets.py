@@ -49,6 +49,7 @@ PRESETS = {
             "output_dropout": 0.1,
             "weight_decay": 0.1,
             "ema": 0.998,
+            "count_bias": True,
         },
     ),
 }
