@@ -113,7 +113,7 @@ _IN_FORWARD = [
     ),
     (
         "no barrier after h was read back",
-        "grid",
+        "grid, several cells a thread",
         "    }\n    __syncthreads();\n  }\n}",
         "    }\n  }\n}",
     ),
@@ -144,7 +144,12 @@ _IN_BACKWARD = [
         "&box->full[into ^ 1], owner, values);",
     ),
     ("two lanes hand on one column", "2 blocks", "odd * 8 + in_place(quad)", "in_place(quad)"),
-    ("units share a dgate", "2 blocks", "q * kUnits + u] = rounded[q];", "u] = rounded[q];"),
+    (
+        "units share a dgate",
+        "2 blocks",
+        "q * kUnits + u] = rounded[q];",
+        "q * kUnits + u / 2] = rounded[q];",
+    ),
     (
         "parts of two layers in one place",
         "2 layers",
