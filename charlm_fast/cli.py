@@ -204,7 +204,7 @@ def _exit_code(main: Callable[[Sequence[str] | None], int]) -> int:
     try:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun's workers end at once
             signal.signal(signal.SIGTERM, Raise(Terminated))
-        with not_lost(signal.SIGTERM, Terminated), not_lost(signal.SIGINT, KeyboardInterrupt):
+        with not_lost({Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}):
             code = main(None)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -111,7 +111,12 @@ def _direct(*tensors: Tensor) -> bool:
     for where in map(_where, tensors):
         if where != _HERE:
             return False
-    return not any(map(Tensor.is_neg, tensors)) and chooses_cpu() and forward_ad._current_level < 0
+    return (
+        not any(map(Tensor.is_neg, tensors))
+        and all(map(Tensor.data_ptr, tensors))  # else empty, or zeros that nobody has written down
+        and chooses_cpu()
+        and forward_ad._current_level < 0
+    )
 
 
 def _check_dtype(name: str, tensor: Tensor, like: Tensor) -> None:

@@ -133,6 +133,7 @@ def _serves(loose: Sequence[Tensor], contiguous: Sequence[Tensor], gradient: boo
     return (
         dtype in cpu.DTYPES
         and not any(map(Tensor.is_neg, tensors))
+        and all(map(Tensor.data_ptr, tensors))  # else zeros that nobody has written down
         and all(map(Tensor.is_contiguous, contiguous))
         and chooses_cpu("lstm_steps", loose[-1] if gradient is not None else None, bool(gradient))
         and not torch.is_autocast_enabled("cpu")

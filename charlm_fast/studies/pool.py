@@ -186,7 +186,7 @@ def _serve(connection: Connection, function: Function, device: str, threads: int
 
     warnings.showwarning = note  # type: ignore[assignment]
     with (
-        not_lost(signal.SIGTERM, KeyboardInterrupt),
+        not_lost({KeyboardInterrupt: signal.SIGTERM}),
         suppress(EOFError, OSError, KeyboardInterrupt),
     ):
         while True:

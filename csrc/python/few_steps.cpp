@@ -28,15 +28,6 @@ class Reference {
   PyObject* object_;
 };
 
-// A list's or tuple's.
-Py_ssize_t length(PyObject* items) {
-  return PyList_Check(items) ? PyList_Size(items) : PyTuple_Check(items) ? PyTuple_Size(items) : -1;
-}
-
-PyObject* item(PyObject* items, Py_ssize_t k) {
-  return PyList_Check(items) ? PyList_GetItem(items, k) : PyTuple_GetItem(items, k);
-}
-
 // One tensor that comes or goes, contiguous.
 struct Loose {
   Reference own;  // where it had to be made
@@ -70,12 +61,13 @@ struct Weights {
   // Whether `given` are those of L layers, in the layout of torch.nn.LSTM.
   bool read(const Torch& torch, PyObject* given, bool has_bias, uint8_t bits, const Steps& s) {
     const Py_ssize_t each = has_bias ? 4 : 2;
-    if (length(given) != s.L * each) return false;
+    if (PyTuple_Size(given) != s.L * each) return false;
     for (int64_t l = 0; l < s.L; ++l) {
       const void* address[4] = {};
       for (Py_ssize_t k = 0; k < each; ++k) {
         PlainTensor t;
-        if (!torch.read(item(given, l * each + k), t) || !t.is_float(bits) || !t.is_contiguous())
+        if (!torch.read(PyTuple_GetItem(given, l * each + k), t) || !t.is_float(bits) ||
+            !t.is_contiguous())
           return false;
         if (k < 2 ? !is_matrix(t, 4 * s.H, k || l ? s.H : s.I) : t.dim != 1 || t.size[0] != 4 * s.H)
           return false;
@@ -100,7 +92,9 @@ PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Loose x, h, c;
   for (Loose* in : {&x, &h, &c})
     if (!in->read(*torch, a.object()) || in->plain.dim != 3) Py_RETURN_NONE;
-  PyObject* const given = a.object();
+  // Another thread may change a list while the kernel runs without Python's lock.
+  const Reference given(PySequence_Tuple(a.object()));
+  if (!given.get()) return nullptr;
   const bool has_bias = a.flag();
   const int64_t most_rows = a.integer(), cached_units = a.integer(), most_steps = a.integer();
   if (PyErr_Occurred()) return nullptr;
@@ -115,8 +109,10 @@ PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   fits = fits && (s.H <= cached_units || s.T <= most_steps) && h.plain.size[1] == s.B;
   for (const Loose* in : {&x, &h, &c}) fits = fits && in->plain.is_float(bits);
   for (int k = 0; k < 3; ++k) fits = fits && c.plain.size[k] == h.plain.size[k];
+  fits = fits && s.L <= PyTuple_Size(given.get());  // before there is room for so many
+  if (!fits) Py_RETURN_NONE;
   Weights weights(s.L);
-  if (!fits || !weights.read(*torch, given, has_bias, bits, s)) Py_RETURN_NONE;
+  if (!weights.read(*torch, given.get(), has_bias, bits, s)) Py_RETURN_NONE;
 
   for (Loose* in : {&x, &h, &c})
     if (!in->lay_out(*torch)) return nullptr;

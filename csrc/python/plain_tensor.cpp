@@ -37,10 +37,19 @@ bool Torch::find() {
 }
 
 const Torch* Torch::get() {
+  // Not by a static's own guard, which a thread would wait for with Python's lock in its hands.
   static Torch torch;
-  static const bool found = torch.find();
-  if (!found) PyErr_Clear();
-  return found ? &torch : nullptr;
+  static bool asked = false;
+  if (!asked) {
+    Torch found;
+    if (!found.find()) {
+      PyErr_Clear();
+      found.read_ = nullptr;
+    }
+    torch = found;
+    asked = true;
+  }
+  return torch.read_ ? &torch : nullptr;
 }
 
 bool Torch::read(PyObject* object, PlainTensor& to) const {
@@ -50,6 +59,7 @@ bool Torch::read(PyObject* object, PlainTensor& to) const {
     PyErr_Clear();
     return false;
   }
+  if (!to.data) return false;  // zeros or another's values that nobody has written down
   to.data = static_cast<char*>(to.data) + to.offset;
   PyObject* const negative = PyObject_CallFunctionObjArgs(is_neg_, object, nullptr);
   if (!negative) PyErr_Clear();

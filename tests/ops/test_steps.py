@@ -400,3 +400,30 @@ def test_sizes_and_layouts_that_are_left_alone() -> None:
         right = torch.lstm_cell(x, (h, c), *weights)[0]
         assert_close(functional.lstm_cell(x, (h, c), *sparse)[0], right, 1e-13, "sparse")
     assert ops.lstm_steps(x[None].expand(1, 2, 3), h[None, :1], c[None, :1], weights, True) is None
+
+
+@pytest.mark.parametrize("layers", [2, 10**8, 2**40, 2**60])
+def test_states_of_more_layers_than_there_are_weights(layers: int) -> None:
+    """They are an error, as of torch, before memory is asked for: few steps count layers by h_0."""
+    module = charlm_fast.LSTM(5, 7)
+    state = torch.zeros(1, 1, 1).expand(layers, 1, 7)
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"Expected hidden\[0\] size"):
+        module(torch.randn(1, 1, 5), (state, state))
+
+
+def test_zeros_without_memory() -> None:
+    """torch has tensors of zeros that are nowhere."""
+    x, h, c, *weights = (t.detach().float() for t in fresh(3, 4))
+    cases = {(2, 3): 0, (2, 4): 1, (16, 3): 3}  # shapes, and which of these it is
+    with torch.no_grad():
+        for shape, which in cases.items():
+            zero, plain = [x, h, c, *weights], [x, h, c, *weights]
+            zero[which], plain[which] = torch._efficientzerotensor(shape), torch.zeros(shape)
+            right = torch.lstm_cell(plain[0], (plain[1], plain[2]), *plain[3:])[0]
+            got = functional.lstm_cell(zero[0], (zero[1], zero[2]), *zero[3:])[0]
+            assert_close(got, right, 1e-6, "cell")
+            state = (zero[1][None], zero[2][None])
+            assert_close(functional.lstm(zero[0][None], state, zero[3:])[0][0], right, 1e-6, "LSTM")
+        module = charlm_fast.quantize(nn.LSTM(3, 4))
+        zero = torch._efficientzerotensor((1, 2, 3))
+        assert torch.equal(module(zero)[0], module(torch.zeros(1, 2, 3))[0])
