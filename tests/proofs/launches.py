@@ -126,7 +126,7 @@ def _tensor_cores() -> list[Proof]:
         _lstm("blocks without units", cluster(4, 7000), 20, 1, 3),
         _lstm("float16, a tile, 12 units", pair, 12, 3, 3, **half),
         _lstm("2 layers", cluster(2), 8, 1, 6, layers=2, quick=True),
-        _lstm("2 layers of 2 blocks", cluster(4, 9000), 16, 1, 4, layers=2),
+        _lstm("2 layers of 2 blocks", cluster(4, 9000), 16, 1, 4, layers=2, seconds=1200),
         _lstm("2 layers, a tile, nothing saved", cluster(2), 8, 3, 3, layers=2, save=False),
         _lstm("4 layers", cluster(4), 8, 1, 3, layers=4),
         _lstm("ids, reverse, no bias", pair, 16, 1, 3, ids=True, reverse=True, bias=False),
