@@ -125,7 +125,8 @@ each in turn. No GPU has measured it.
 bits, and have one barrier of the block a step: after it threads add up what several warps multiplied,
 and send. A row calls weights in shared memory what wide layers need; no small launch has it, and the
 proof puts it into one that holds them in registers. `nvcc -O3 -arch=sm_90 -Xptxas -v`, CUDA 13.0,
-bfloat16 and float16 alike, nothing spilled, and as little on sm_80 and sm_100:
+bfloat16 and float16 alike, nothing spilled, and as little on sm_80 and sm_100 (but for 8 bytes of
+the kernel for clusters as compiled for sm_80, which has none):
 
 | kernel | weights | units of a block | registers, cluster | registers, grid |
 | --- | --- | --- | --- | --- |
