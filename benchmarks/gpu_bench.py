@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -19,12 +19,14 @@ from gpu_floors import SUITES as FLOORS
 from gpu_floors import floor_us
 from gpu_pytest import context_lost
 from progress import AGAIN, Progress
+from torch import nn
 
 from charlm_fast import backends, use_backend
 
 ROUNDS = 7
 BLOCK = 0.02  # seconds
 Build = Callable[[], Step]
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEER, EXACT = "nn.LSTM", "nn.LSTM float32"  # as torch has it, on a GPU in TF32; in true float32
 
 
@@ -127,34 +129,46 @@ def graphed(build: Build) -> Build:
 
 def on(name: str, build: Build) -> Build:
     """Build and run a step on one backend."""
-
-    def built() -> Step:
-        with use_backend(name):
-            step = build()
-
-        def run() -> object:
-            with use_backend(name):
-                return step()
-
-        return run
-
-    return built
+    return _inside(lambda: use_backend(name), build)
 
 
 def under(precision: str, build: Build) -> Build:
     """Build and run a step with TF32 or without it."""
+    return _inside(lambda: products(precision), build)
 
+
+def _inside(context: Callable[[], AbstractContextManager[Any]], build: Build) -> Build:
     def built() -> Step:
-        with products(precision):
+        with context():
             step = build()
 
         def run() -> object:
-            with products(precision):
+            with context():
                 return step()
 
         return run
 
     return built
+
+
+def layers_step(
+    bench: Bench,
+    kind_of: type[nn.Module],
+    size: tuple[int, int, int],
+    T: int,
+    dtype: torch.dtype,
+    way: str,
+) -> Step:
+    """T steps of an LSTM of ``size`` H, B, L: forward alone, or with the gradients of all."""
+    H, B, L = size
+    module = kind_of(H, H, L).to(bench.device, dtype)
+    x = torch.randn(T, B, H, device=bench.device, dtype=dtype)
+    if way == "forward":
+        module.requires_grad_(False)
+        return lambda: module(x)[0]
+    leaves = [x.requires_grad_(), *module.parameters()]
+    dy = torch.randn_like(x)
+    return lambda: torch.autograd.grad(module(x)[0], leaves, dy)
 
 
 @contextmanager

@@ -9,16 +9,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import torch
-from contest import SUMMARY, Step
-from gpu_bench import Bench, sides_of
+from contest import SUMMARY
+from gpu_bench import KINDS, Bench, layers_step, sides_of
 from torch import nn
 
 from charlm_fast import LSTM
 from charlm_fast.kernels.native import cuda
 
 STEPS = (256, 512, 1024)
-KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHAPES = (  # hidden units, rows, layers, dtype: a cluster, a wavefront, grids, tensor cores
     (128, 1, 1, "fp32"),
     (128, 1, 2, "fp32"),
@@ -35,27 +33,19 @@ def ticks(bench: Bench) -> None:
     """Microseconds a step, forward and both ways, with the plan of cuda's kernel."""
     steps = (2, 4, 6) if bench.quick else STEPS
 
-    def build(
-        kind_of: type[nn.Module], T: int, H: int, B: int, L: int, dtype: torch.dtype, way: str
-    ) -> Step:
-        module = kind_of(H, H, L).to(bench.device, dtype)
-        x = torch.randn(T, B, H, device=bench.device, dtype=dtype)
-        if way == "forward":
-            module.requires_grad_(False)
-            return lambda: module(x)[0]
-        leaves = [x.requires_grad_(), *module.parameters()]
-        dy = torch.randn_like(x)
-        return lambda: torch.autograd.grad(module(x)[0], leaves, dy)
-
     for H, B, L, kind in ((8, 1, 2, "fp32"), (8, 2, 1, "fp32")) if bench.quick else SHAPES:
         for way in ("forward", "both"):
             row: dict[str, Any] = {"H": H, "B": B, "L": L, "kind": kind, "way": way}
             case = bench.case("ticks", row)
             if case is None:
                 continue
-            sides, size = {}, (H, B, L, KINDS[kind], way)
+            sides = {}
             for T in steps:
-                builds = (functools.partial(build, which, T, *size) for which in (LSTM, nn.LSTM))
+                shape = ((H, B, L), T, KINDS[kind], way)
+                builds = (
+                    functools.partial(layers_step, bench, which, *shape)
+                    for which in (LSTM, nn.LSTM)
+                )
                 found = sides_of(bench, kind, *builds)
                 sides |= {f"{name} @{T}": side for name, side in found.items()}
             outcome = bench.measure(sides)

@@ -13,19 +13,16 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from contest import Step
-from gpu_bench import PEER, Bench, sides_of
+from gpu_bench import KINDS, PEER, Bench, layers_step, sides_of
 from gpu_text_timings import generation, head, sampling
 from gpu_ticks import ticks
 from torch import Tensor, nn
 
 from charlm_fast import LSTM, CharLM
-
-KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _train_step(parameters: list[nn.Parameter], loss: Callable[[], Tensor], gpu: bool) -> Step:
@@ -84,20 +81,12 @@ def grid(bench: Bench) -> None:
     """One layer, forward alone, and both ways with the gradients of input and weights."""
     T = 5 if bench.quick else 200
 
-    def build(kind_of: type[nn.Module], H: int, B: int, dtype: torch.dtype, way: str) -> Step:
-        module = kind_of(H, H).to(bench.device, dtype)
-        x = torch.randn(T, B, H, device=bench.device, dtype=dtype)
-        if way == "forward":
-            module.requires_grad_(False)
-            return lambda: module(x)[0]
-        leaves = [x.requires_grad_(), *module.parameters()]
-        dy = torch.randn_like(x)
-        return lambda: torch.autograd.grad(module(x)[0], leaves, dy)
-
     for H, B, kind in ((8, 1, "fp32"), (8, 8, "fp32")) if bench.quick else GRID:
         for way in ("forward", "both"):
-            size: tuple[Any, ...] = (H, B, KINDS[kind], way)
-            builds = (functools.partial(build, which, *size) for which in (LSTM, nn.LSTM))
+            shape = ((H, B, 1), T, KINDS[kind], way)
+            builds = (
+                functools.partial(layers_step, bench, which, *shape) for which in (LSTM, nn.LSTM)
+            )
             sides = sides_of(bench, kind, *builds)
             bench.contest("grid", sides, PEER, H=H, B=B, T=T, kind=kind, way=way)
 
