@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("charlm_fast.train", "train a model, or many side by side, or go on with a run"),
     "generate": ("charlm_fast.generate", "continue a text with a saved model"),
     "evaluate": ("charlm_fast.evaluate", "score a saved model on a text"),
+    "join": ("charlm_fast.join", "make one model of several, which predicts better than each"),
     "diff-temp": ("charlm_fast.diff_temp", "continue one prime at several temperatures"),
     "tune": ("charlm_fast.tune", "search for good hyperparameters"),
     "page": ("charlm_fast.page.__main__", "write one HTML file with a saved model in it"),

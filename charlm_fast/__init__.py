@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import functional
+from .lm.joined import joined
 from .lm.model import CharLM
 from .nn import LSTM, LSTMCell
 from .nn.accelerate import accelerate
@@ -23,6 +24,7 @@ __all__ = [
     "backends",
     "fit",
     "functional",
+    "joined",
     "quantize",
     "use_backend",
 ]

@@ -18,14 +18,14 @@ from .training.resume import CONFIG as RUN_CONFIG
 SHOWN_MODELS = 3  # in a message
 
 
-def load_model(name: str) -> tuple[CharLM, Path]:
-    """The model that ``--model`` names, on the CPU, and its folder.
+def load_model(name: str, flag: str = "--model") -> tuple[CharLM, Path]:
+    """The model that a flag names, on the CPU, and its folder.
 
     Raises:
         CheckpointError: there is none, or it cannot be loaded.
     """
-    directory = find_model(name)
-    with cli.flags_named():
+    directory = find_model(name, flag)
+    with cli.flags_named(model=flag.removeprefix("--")):
         return CharLM.from_pretrained(directory), directory
 
 

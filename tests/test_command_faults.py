@@ -94,6 +94,11 @@ COMMANDS = {
         "--model old --out page.html",
         ("page.__main__.saved.find_model", "page.__main__.page", "page.__main__.write_text"),
     ),
+    "join": (
+        "join",
+        "--models old old --out both",
+        ("join.check_output", "join.joined", "join.terminal.lost"),
+    ),
     "env": ("env", "", ("env.report", "env.backends", "env.terminal.lost")),
 }
 FAULTS = (
@@ -129,7 +134,8 @@ def ground(tmp_path_factory):
         Path("text").write_text(TEXT, encoding="utf-8")
         train(f"{SMALL} --seed 3 --vocab data --name old".split())
     for name in (
-        *("tune", "evaluate", "diff_temp", "generate", "page.__main__", "env", "studies.sweep"),
+        *("tune", "evaluate", "diff_temp", "generate", "join", "page.__main__", "env"),
+        "studies.sweep",
     ):
         importlib.import_module(f"charlm_fast.{name}")
     import optuna.visualization.matplotlib  # noqa: F401
