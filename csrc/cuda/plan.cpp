@@ -94,7 +94,8 @@ std::string describe(const SequencePlan& p) {
          std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
          " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
          " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory" +
-         (p.parts ? ", on tensor cores" : "") + (p.held ? ", weights in registers" : "") +
+         (p.parts ? p.tf32 ? ", on tensor cores in TF32" : ", on tensor cores" : "") +
+         (p.held ? ", weights in registers" : "") +
          (p.layers > 1 ? ", for each of " + std::to_string(p.layers) + " layers as a wavefront"
                        : "");
 }
@@ -150,12 +151,18 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
 }  // namespace
 
 SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
-  const bool tensor = s.element == 2;
+  const bool tensor = s.element == 2, tf32 = s.element == 4 && s.tf32 && device.sm >= 80;
   const auto plan_of = [&](int layers) {
     const SequencePlan plan = plan_layers(s, layers, device, tensor);
+    const bool none = plan.kernel == SequenceKernel::kPerStep;
     // Backward, layers too wide for that have the kernel without.
-    const bool other = tensor && s.backward && plan.kernel == SequenceKernel::kPerStep;
-    return other ? plan_layers(s, layers, device, false) : plan;
+    if (tensor && s.backward && none) return plan_layers(s, layers, device, false);
+    if (!tf32) return plan;
+    SequencePlan rounded = plan_layers(s, layers, device, true);
+    rounded.tf32 = true;
+    // What is less exact has to be faster; the exact plan's estimate is the kinder.
+    const bool faster = none || rounded.cycles < plan.cycles;
+    return rounded.kernel != SequenceKernel::kPerStep && faster ? rounded : plan;
   };
   const SequencePlan single = plan_of(1);
   if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)

@@ -18,6 +18,17 @@ def folds(x: Tensor, ids: Tensor) -> bool:
     return x.shape[0] <= ids.numel()
 
 
+def takes_tf32(x: Tensor) -> bool:
+    """Whether the steps on a GPU may round float32 to TF32: by the switch that cuDNN's LSTM obeys.
+
+    It is on by default, ``torch.backends.cudnn.allow_tf32`` sets it as well, and products over all
+    steps are torch's and go by ``torch.backends.cuda.matmul``.
+    """
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    return bool(torch.backends.cudnn.rnn.fp32_precision == "tf32")
+
+
 def lstm(
     x: Tensor,
     ids: Tensor | None,
@@ -34,7 +45,8 @@ def lstm(
         x, ids = x[ids], None
     if ids is not None:
         ids = ids.contiguous()
-    return torch.ops.charlm_fast_native.lstm_forward(
+    native = torch.ops.charlm_fast_native
+    return (native.lstm_forward_tf32 if takes_tf32(x) else native.lstm_forward)(
         x.contiguous(),
         ids,
         batch_sizes,
@@ -72,7 +84,9 @@ def lstm_backward(
     rows = x if ids is None else ids
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     folded = ids is not None and folds(x, ids)
-    dgates, dx, dh0, dc0, dprojected = torch.ops.charlm_fast_native.lstm_backward(
+    native = torch.ops.charlm_fast_native
+    backward = native.lstm_backward_tf32 if takes_tf32(x) else native.lstm_backward
+    dgates, dx, dh0, dc0, dprojected = backward(
         None if dy is None else dy.contiguous(),
         None if dhn is None else dhn.contiguous(),
         None if dcn is None else dcn.contiguous(),
