@@ -176,7 +176,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       }
       __syncthreads();
     }
-    // What the products do not need is stored after them: the dgates of this thread's last cell.
+    // What the products do not need is stored after them: the dgates of this thread's last cell,
+    // but for float's, which would take registers that the products need.
+    constexpr bool kSavesFirst = sizeof(T) == 4;
     int kept = -1;
     T rounded[4] = {};
     const auto save = [&] {
@@ -219,12 +221,10 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       rounded[3] = to_storage<T>(gradient.o);
 #pragma unroll
       for (int q = 0; q < 4; ++q) d_of_pass[r * g.stride + q * kUnits + u] = operand(rounded[q]);
+      if (kSavesFirst) save(), kept = -1;
     }
     if (tick + 1 == ticks) break;
     if (active) __syncthreads();  // the same of a block's threads
-    constexpr bool kSavesFirst =
-        sizeof(T) == 4;  // the products have no registers to spare for them
-    if (kSavesFirst) save();
 
     for (int n = 0; active && pass < steps && n < rows; n += kTensorRows) {
       const auto load_x = [&](int p) {

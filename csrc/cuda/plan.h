@@ -57,6 +57,10 @@ constexpr int kHeldProducts = 4;
 // Of a step's cell: five exponentials and divisions in a row.
 constexpr double kCellCycles = 450;
 
+// Bytes a cycle from other blocks' shared memory and from the second-level cache: taken for
+// granted.
+constexpr double kRemote = 12, kCache = 24;
+
 // Bytes of barriers at the end of a block's shared memory, in a cluster.
 constexpr int kMailbox = 32;
 

@@ -11,9 +11,6 @@ namespace {
 // dependent products of a lane's 16 bytes and their loads.
 constexpr double kMultiplied = 2048, kShared = 128,
                  kChain = 64;  // the first times an element's bytes
-// Bytes a cycle from other blocks' shared memory and from the second-level cache: taken for
-// granted.
-constexpr double kRemote = 12, kCache = 24;
 constexpr int kMaxThreads = 512, kWarps = kMaxThreads / 32;
 constexpr long long kNever = 1LL << 60;  // bytes that no block has
 
