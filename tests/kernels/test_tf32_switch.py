@@ -1,0 +1,47 @@
+"""Which of torch's switches lets float32 be rounded to TF32 in an LSTM on a GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from charlm_fast.kernels.native.lstm import takes_tf32
+
+CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    before = CUDNN.rnn.fp32_precision, CUDNN.conv.fp32_precision, MATMUL.fp32_precision
+    yield
+    CUDNN.rnn.fp32_precision, CUDNN.conv.fp32_precision, MATMUL.fp32_precision = before
+
+
+def on_gpu(dtype=torch.float32):
+    return SimpleNamespace(is_cuda=True, dtype=dtype)
+
+
+def test_it_follows_the_lstm_of_cudnn():
+    CUDNN.rnn.fp32_precision = "tf32"  # torch's default
+    assert takes_tf32(on_gpu())
+    CUDNN.rnn.fp32_precision = "ieee"
+    assert not takes_tf32(on_gpu())
+
+
+def test_the_older_switch_counts():
+    for allowed in (False, True):
+        with CUDNN.flags(allow_tf32=allowed):
+            assert takes_tf32(on_gpu()) is allowed
+
+
+def test_products_of_matrices_have_a_switch_of_their_own():
+    CUDNN.rnn.fp32_precision, MATMUL.fp32_precision = "ieee", "tf32"
+    assert not takes_tf32(on_gpu())
+
+
+def test_other_dtypes_and_the_cpu_have_none():
+    CUDNN.rnn.fp32_precision = "tf32"
+    assert not takes_tf32(on_gpu(torch.float64)) and not takes_tf32(on_gpu(torch.bfloat16))
+    assert not takes_tf32(torch.zeros(1))
