@@ -86,16 +86,17 @@ TF32_CASES = [
     ((90, 2, 16_000, 2), (62, 1, 3, 1, 3), "cluster: 1 x 2 "),
     ((80, 2, 4_000, 1), (16, 5, 3, 1, 3), "grid: 1 x 2 "),
     ((80, 6, 8_000, 1), (30, 2, 3, 3, 3), "grid: 1 x 2 "),
+    ((80, 1, 200_000, 1), (72, 16, 2, 1, 3), "grid: 1 x 1 "),  # weights in shared memory
 ]
-# Worst of 100 draws of each of these: 1e-4 forward, TODO.
-TF32_ERROR = 1.5e-3
+# In 120 draws of four of these the outputs were off by 2.2e-4 at worst, the gradient of h_0 by 6.5e-4.
+TF32_ERROR = 2e-3
 
 
 @pytest.fixture
 def tf32(monkeypatch):
     """float32 may be rounded to TF32, as if it lay on a GPU where torch allows that."""
     module = sys.modules["charlm_fast.kernels.native.lstm"]
-    monkeypatch.setattr(module, "takes_tf32", lambda x: x.dtype == torch.float32)
+    monkeypatch.setattr(module, "takes_tf32", lambda _device, dtype: dtype == torch.float32)
 
 
 @pytest.mark.parametrize("facts, sizes, start", TF32_CASES, ids=str)
@@ -103,7 +104,9 @@ def test_tf32(plan_of, tf32, facts, sizes, start):
     hidden, batch, _steps, layers, _inputs = sizes
     for backward in (False, True):
         plan = plan_of(facts, torch.float32, hidden, batch, backward, layers, True)
-        assert plan.startswith(start) and TF32_HELD in plan, plan
+        apart = hidden == 72
+        assert plan.startswith(start) and (backward or TF32 in plan), plan
+        assert (TF32_HELD in plan) == (not apart), plan
         assert TF32 not in plan_of(facts, torch.float32, hidden, batch, backward, layers)
     slack = TF32_ERROR / BOUND[torch.float32]
     check_steps(torch.float32, sizes, hidden % 3 == 0, slack)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from charlm_fast.kernels.native.lstm import takes_tf32
+from charlm_fast.kernels.precision import takes_tf32
 
 CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
 
@@ -19,29 +17,29 @@ def as_it_was():
     CUDNN.rnn.fp32_precision, CUDNN.conv.fp32_precision, MATMUL.fp32_precision = before
 
 
-def on_gpu(dtype=torch.float32):
-    return SimpleNamespace(is_cuda=True, dtype=dtype)
+def on(kind="cuda", dtype=torch.float32):
+    return takes_tf32(torch.device(kind), dtype)
 
 
 def test_it_follows_the_lstm_of_cudnn():
     CUDNN.rnn.fp32_precision = "tf32"  # torch's default
-    assert takes_tf32(on_gpu())
+    assert on()
     CUDNN.rnn.fp32_precision = "ieee"
-    assert not takes_tf32(on_gpu())
+    assert not on()
 
 
 def test_the_older_switch_counts():
     for allowed in (False, True):
         with CUDNN.flags(allow_tf32=allowed):
-            assert takes_tf32(on_gpu()) is allowed
+            assert on() is allowed
 
 
 def test_products_of_matrices_have_a_switch_of_their_own():
     CUDNN.rnn.fp32_precision, MATMUL.fp32_precision = "ieee", "tf32"
-    assert not takes_tf32(on_gpu())
+    assert not on()
 
 
 def test_other_dtypes_and_the_cpu_have_none():
     CUDNN.rnn.fp32_precision = "tf32"
-    assert not takes_tf32(on_gpu(torch.float64)) and not takes_tf32(on_gpu(torch.bfloat16))
-    assert not takes_tf32(torch.zeros(1))
+    assert not on(dtype=torch.float64) and not on(dtype=torch.bfloat16)
+    assert not on("cpu")

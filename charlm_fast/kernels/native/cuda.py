@@ -14,9 +14,9 @@ import torch
 
 from charlm_fast import _extension
 
+from ..precision import takes_tf32
 from . import linear_cross_entropy, lstm, lstm_backward
 from .generate import generate
-from .lstm import takes_tf32
 from .sample import sample
 
 __all__ = [
@@ -81,7 +81,7 @@ def serving(
 ) -> str:
     """One line that says which kernel runs the steps of layers of such sizes.
 
-    Float32 is multiplied in TF32 where :func:`takes_tf32` allows it and that is faster. The line
+    Float32 is multiplied in TF32 where torch allows that to cuDNN's LSTM and it is faster. The line
     starts with ``cluster`` or ``grid``, each one launch for all steps, and ends with
     ``wavefront`` where that launch takes all layers; or it starts with ``per step`` and the reason
     why the weights do not stay on the chip.
@@ -91,7 +91,7 @@ def serving(
     """
     like = _like(device, dtype)
     plan: str = torch.ops.charlm_fast_native.lstm_plan(
-        like, hidden, batch, has_proj, packed, backward, layers, takes_tf32(like)
+        like, hidden, batch, has_proj, packed, backward, layers, takes_tf32(device, dtype)
     )
     return plan
 

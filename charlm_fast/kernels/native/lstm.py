@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import takes_tf32
 from ..reserve import layer_weights, previous_rows, split_reserve
 
 
@@ -16,17 +17,6 @@ def contiguous(tensors: list[Tensor]) -> list[Tensor]:
 def folds(x: Tensor, ids: Tensor) -> bool:
     """Whether layer 0's product over the whole vocabulary is less work than over the rows."""
     return x.shape[0] <= ids.numel()
-
-
-def takes_tf32(x: Tensor) -> bool:
-    """Whether the steps on a GPU may round float32 to TF32: by the switch that cuDNN's LSTM obeys.
-
-    It is on by default, ``torch.backends.cudnn.allow_tf32`` sets it as well, and products over all
-    steps are torch's and go by ``torch.backends.cuda.matmul``.
-    """
-    if not x.is_cuda or x.dtype != torch.float32:
-        return False
-    return bool(torch.backends.cudnn.rnn.fp32_precision == "tf32")
 
 
 def lstm(
@@ -46,7 +36,7 @@ def lstm(
     if ids is not None:
         ids = ids.contiguous()
     native = torch.ops.charlm_fast_native
-    return (native.lstm_forward_tf32 if takes_tf32(x) else native.lstm_forward)(
+    return (native.lstm_forward_tf32 if takes_tf32(x.device, x.dtype) else native.lstm_forward)(
         x.contiguous(),
         ids,
         batch_sizes,
@@ -85,7 +75,7 @@ def lstm_backward(
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     folded = ids is not None and folds(x, ids)
     native = torch.ops.charlm_fast_native
-    backward = native.lstm_backward_tf32 if takes_tf32(x) else native.lstm_backward
+    backward = native.lstm_backward_tf32 if takes_tf32(x.device, x.dtype) else native.lstm_backward
     dgates, dx, dh0, dc0, dprojected = backward(
         None if dy is None else dy.contiguous(),
         None if dhn is None else dhn.contiguous(),
