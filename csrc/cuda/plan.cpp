@@ -173,9 +173,9 @@ SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
     if (tensor && s.backward && none) return plan_layers(s, layers, device, false);
     if (!tf32) return plan;
     SequencePlan rounded = plan_layers(s, layers, device, true), exact = plan;
-    if (rounded.kernel == SequenceKernel::kPerStep) return plan;
     rounded.tf32 = true;
     if (!none) exact.cycles += moved(s, plan);  // as is counted for tensor cores
+    if (rounded.kernel == SequenceKernel::kPerStep) return exact;
     return none || rounded.cycles < kLessExact * exact.cycles ? rounded : exact;
   };
   const SequencePlan single = plan_of(1);
