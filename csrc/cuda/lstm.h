@@ -33,7 +33,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
 
 // The same, where float may be multiplied in TF32 by the kernels that run all steps: which of
-// torch's switches allows it is read in charlm_fast/kernels/native/lstm.py. Products outside of
+// torch's switches allows it is read in charlm_fast/kernels/precision.py. Products outside of
 // them are torch's, by its own.
 std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward_tf32(
     Tensor x, std::optional<Tensor> ids, std::optional<Tensor> batch_sizes, Tensor h0, Tensor c0,
