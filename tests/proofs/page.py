@@ -51,7 +51,7 @@ FAULTS = """
 ## Faults that are refused
 
 {mutants} faults, put into the sources one at a time; {refused} are refused. In a race, the two lines
-that meet.
+that meet, as they were numbered when they were found.
 
 | launch | fault | refused because of |
 | --- | --- | --- |
