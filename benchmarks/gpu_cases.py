@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from gpu_pytest import context_lost
@@ -25,6 +26,8 @@ Case = tuple[str, Callable[[], None]]
 
 # Which of ops' functions have cases here; a test asks that all the others have no kernel on a GPU.
 COVERED = {"lstm", "lstm_cross_entropy", "linear_cross_entropy", "sample", "generate"}
+
+TF32 = "tf32"  # of float32 where LSTMs may round to it: cases of their own
 
 # H, B, T, L. On an H100 blocks of a cluster, of a small and of a large grid, wavefronts; with 8
 # rows and more in 16 bits, where tensor cores can serve.
@@ -70,7 +73,23 @@ class Draw:
         return out
 
 
-def lstm(draw: Draw, H: int, B: int, T: int, L: int) -> None:
+@contextmanager
+def rounding(precision: str) -> Iterator[None]:
+    """Whether LSTMs on a GPU may round float32 to TF32: ``tf32`` or ``ieee``."""
+    rnn = torch.backends.cudnn.rnn
+    before, rnn.fp32_precision = rnn.fp32_precision, precision
+    try:
+        yield
+    finally:
+        rnn.fp32_precision = before
+
+
+def lstm(draw: Draw, H: int, B: int, T: int, L: int, precision: str = "ieee") -> None:
+    with rounding(precision):
+        _lstm(draw, H, B, T, L)
+
+
+def _lstm(draw: Draw, H: int, B: int, T: int, L: int) -> None:
     weights, x, zeros = draw.layers(H, L), draw.normal(T, B, H), draw.zeros(L, B, H)
     y, hn, cn = ops.lstm(x, zeros, zeros, weights)
     finite(y, hn, cn, *torch.autograd.grad([y, hn, cn], [x, *weights], [y, hn, cn]))
@@ -114,6 +133,10 @@ def generate(draw: Draw, V: int, E: int, H: int, L: int, B: int) -> None:
 def cases(device: torch.device, short: bool = False) -> Iterator[Case]:
     """All of them, the widest kinds first; ``short`` leaves out what differs in its dtype alone."""
     usual = (torch.float32, torch.bfloat16, torch.float16) if device.type == "cuda" else ()
+    draw = Draw(device, torch.float32)
+    for shape in (*ROWS_SHAPES[:: 2 if short else 1], (128, 9, 3, 2)) if usual else ():
+        said = " ".join(f"{k}={v}" for k, v in zip("HBTL", shape, strict=True))
+        yield f"lstm {TF32} {said}", lambda d=draw, s=shape: lstm(d, *s, TF32)  # type: ignore[misc]
     for dtype in usual or (torch.float32,):
         draw, name = Draw(device, dtype), str(dtype).removeprefix("torch.")
         if short and dtype == torch.float16:

@@ -73,15 +73,20 @@ def plans() -> dict[str, str]:
     from charlm_fast.kernels.native import cuda
 
     found, device = {}, torch.device("cuda")
-    for dtype in (torch.float32, torch.bfloat16):
+    kinds = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+    rnn = torch.backends.cudnn.rnn  # whose switch says whether float32 may be rounded
+    before = rnn.fp32_precision
+    for kind, dtype in kinds.items():
+        rnn.fp32_precision = "tf32" if kind == "tf32" else "ieee"
         for H, B, L in SHAPES:
             for backward in (False, True):
-                name = f"{dtype} H={H} B={B} L={L}{' backward' if backward else ''}"
+                name = f"{kind} H={H} B={B} L={L}{' backward' if backward else ''}"
                 found[name] = told(
                     lambda dtype=dtype, H=H, B=B, L=L, backward=backward: cuda.serving(  # type: ignore[misc]
                         device, dtype, H, B, layers=L, backward=backward
                     )
                 )
+    rnn.fp32_precision = before
     for B in (1, 64):
         found[f"text B={B}"] = told(
             lambda B=B: cuda.serving_text(device, torch.float32, 128, 2, 100, B, 1000)  # type: ignore[misc]

@@ -17,9 +17,10 @@ from gpu_floors import H200
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gpu_plans.md"
 SOURCES = ("plan.cpp", "tensor_plan.cpp")
-HIDDEN, BATCHES, ELEMENTS = (128, 256, 512, 768, 1024), (1, 8, 16, 64), {"float32": 4, "16 bits": 2}
+HIDDEN, BATCHES = (128, 256, 512, 768, 1024), (1, 2, 4, 8, 16, 32, 64)
+KINDS = ("float32", "TF32", "16 bits")
 
-PUBLISHED = (2, 768, 16)  # for cuDNN: bytes of an element, H, B
+PUBLISHED = (2, 768, 16)  # for cuDNN: the kind, H, B
 
 PROGRAM = """
 #include <cstdio>
@@ -29,14 +30,16 @@ PROGRAM = """
 int main() {
   using namespace charlm::cuda;
   const DeviceFacts device = {90, %d, 232448, 16, {}};
-  for (int element : {%s})
+  for (int kind : {0, 1, 2})
     for (long long hidden : {%s})
       for (long long batch : {%s})
         for (bool backward : {false, true}) {
-          const SequenceShape shape = {hidden, batch, 1, element, false, false, backward};
+          const int element = kind == 2 ? 2 : 4;
+          const SequenceShape shape = {hidden,  batch, 1,        element,
+                                       false, false, backward, kind == 1};
           const SequencePlan p = plan_sequence(shape, device);
-          printf("%%d %%lld %%lld %%d %%d %%d %%d %%.0f\\n", element, hidden, batch, backward,
-                 static_cast<int>(p.kernel), p.groups, p.group, p.cycles);
+          printf("%%d %%lld %%lld %%d %%d %%d %%d %%d %%.0f\\n", kind, hidden, batch, backward,
+                 static_cast<int>(p.kernel), p.tf32, p.groups, p.group, p.cycles);
         }
 }
 """
@@ -53,9 +56,19 @@ grid). "2 x 64 of a grid" are two groups of 64 blocks, each with a part of the b
 multiprocessor), with the weights in registers, 64 of each thread, in all rows below but H = 768, B
 = 64 forward. Their estimate counts the bytes that are handed over as well, taken to be 12 a cycle
 and block from other blocks of a cluster and 24 from the second-level cache; float32's does not,
-and is the kinder. float32 is not TF32: `nn.LSTM` takes that by default on a GPU, and its kernels
-may win at 512 units and more. What would win there are the kernels on tensor cores with `m16n8k8`
-of TF32, which hold half as many weights in their registers.
+and is the kinder.
+
+TF32 is float32 where `torch.backends.cudnn.rnn.fp32_precision` lets cuDNN's LSTM round its
+factors, which is torch's default; "exact" says that the float32 kernels serve all the same, where
+tensor cores would not save a tenth. Both are counted with the bytes that are handed over.
+`mma.sync` multiplies 512 a cycle in TF32, and registers hold half as many weights as in 16 bits.
+
+For cuDNN in TF32 nothing was published at these sizes; by cycle counts it should take 4 to 5 µs
+forward at H = 512, B = 64, where the plan says {tf32}. At 64 rows of 768 units and more ours loses
+forward: two groups of blocks hold too few weights, and one has no room for h of all rows. A step is
+then two launches, 2 µs each, which read up to 16 MiB of weights again, 3 to 4 µs. What would win is
+what would in 16 bits, below, with h in shared memory once a cluster. At few rows the exact kernels
+are as good: the hand-over is most of a step.
 
 Published for cuDNN on an H100, 16 bits, H = 768, B = 16: 1.96 µs a step forward and 5.07 µs both
 ways. Ours is level with it by estimate: {forward} and {both}. At H = 1,024, B = 64, where cuDNN
@@ -65,14 +78,14 @@ blocks (TMA's multicast) and `wgmma` would win. Backward, the same holds for the
 gradient, 4 H bytes a row and block. At few rows and units the hand-over and the cell are most of a
 step on any side.
 
-| dtype | H | B | forward | µs a step | backward | µs a step |
-| --- | --- | --- | --- | --- | --- | --- |
+| dtype | H | B | forward | µs a step | backward | µs a step | published for cuDNN |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
 def plans() -> list[list[float]]:
-    """(element, hidden, batch, backward, kernel, groups, group, cycles) of each plan."""
-    lists = (", ".join(map(str, v)) for v in (ELEMENTS.values(), HIDDEN, BATCHES))
+    """(kind, hidden, batch, backward, kernel, tf32, groups, group, cycles) of each plan."""
+    lists = (", ".join(map(str, v)) for v in (HIDDEN, BATCHES))
     with tempfile.TemporaryDirectory() as folder:
         source, built = Path(folder, "plans.cpp"), Path(folder, "plans")
         source.write_text(PROGRAM % (H200.multiprocessors, *lists))
@@ -84,24 +97,30 @@ def plans() -> list[list[float]]:
 
 
 def _how(row: list[float]) -> list[str]:
-    *_, kernel, groups, group, cycles = row
+    kind_of_row, *_, kernel, tf32, groups, group, cycles = row
     if kernel == 0:
         return ["a product and a cell a step", ""]
     kind = "clusters" if kernel == 1 else "a grid"
     where = f"{groups:.0f} x {group:.0f} of {kind}"
+    where += ", exact" if kind_of_row == 1 and not tf32 else ""
     return [where, f"{1e6 * cycles / H200.clock:.1f}"]
 
 
 def page() -> str:
-    names = {size: name for name, size in ELEMENTS.items()}
     found = plans()
     lines = []
     for forward, backward in zip(found[::2], found[1::2], strict=True):
-        element, hidden, batch = (int(v) for v in forward[:3])
-        cells = [names[element], str(hidden), str(batch), *_how(forward), *_how(backward)]
+        kind, hidden, batch = (int(v) for v in forward[:3])
+        cells = [KINDS[kind], str(hidden), str(batch), *_how(forward), *_how(backward)]
+        cells.append("1.96 forward, 5.07 both" if (kind, hidden, batch) == PUBLISHED else "")
         lines.append("| " + " | ".join(cells) + " |\n")
     forward, backward = (1e6 * row[-1] / H200.clock for row in found if tuple(row[:3]) == PUBLISHED)
-    introduction = INTRODUCTION.format(forward=f"{forward:.1f}", both=f"{forward + backward:.1f}")
+    (tf32,) = (row[-1] for row in found if tuple(row[:4]) == (1, 512, 64, 0))
+    introduction = INTRODUCTION.format(
+        forward=f"{forward:.1f}",
+        both=f"{forward + backward:.1f}",
+        tf32=f"{1e6 * tf32 / H200.clock:.1f}",
+    )
     return introduction + "".join(lines)
 
 

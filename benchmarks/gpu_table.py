@@ -32,7 +32,13 @@ from charlm_fast.selfcheck.process import LIMITS, Busy, run
 
 KEY = ("kind", "name", "multiprocessors", "sources", "torch", "triton")  # any driver
 AT_ONCE = 8
-FIRST = ("cuda lstm float32", "cuda lstm bfloat16", "cuda generate float32", "cuda sample float32")
+FIRST = (
+    "cuda lstm tf32",
+    "cuda lstm float32",
+    "cuda lstm bfloat16",
+    "cuda generate float32",
+    "cuda sample float32",
+)
 LEAST, MOST = 8.0, 12.0  # seconds under which a family's times are not begun, and for them
 
 

@@ -10,7 +10,7 @@ import functools
 from typing import Any
 
 from contest import SUMMARY
-from gpu_bench import KINDS, Bench, layers_step, sides_of
+from gpu_bench import KINDS, Bench, layers_step, products, sides_of
 from torch import nn
 
 from charlm_fast import LSTM
@@ -57,9 +57,12 @@ def ticks(bench: Bench) -> None:
                     slopes = [slope(steps, found) for found in zip(*times, strict=True)]  # type: ignore[arg-type]
                     row["us_a_step"][name] = [round(f(slopes) * 1e6, 3) for f in SUMMARY]
             if bench.gpu and "cuda" in bench.backends:
-                row["plan"] = cuda.serving(
-                    bench.device, KINDS[kind], H, B, layers=L, backward=way == "both"
-                )
+                rounded = {"plan_tf32": "tf32"} if kind == "fp32" else {}
+                for name, precision in {"plan": "ieee", **rounded}.items():
+                    with products(precision):
+                        row[name] = cuda.serving(
+                            bench.device, KINDS[kind], H, B, layers=L, backward=way == "both"
+                        )
             bench.add(case, {"suite": "ticks", **row}, outcome.errors)
 
 

@@ -269,8 +269,9 @@ def test_a_plan_that_cannot_be_had_says_why() -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
     found = gpu_load.plans()
-    assert len(found) == 42 and all(found.values())
-    assert "cannot run here" in found["torch.float32 H=128 B=1 L=2 backward"]
+    assert len(found) == 62 and all(found.values())
+    assert "cannot run here" in found["fp32 H=128 B=1 L=2 backward"]
+    assert "cannot run here" in found["tf32 H=128 B=1 L=2"]
 
 
 PLAN = Plan("cuda", "lstm", "float32", "cuda:0", "m", ((128, 1, True),))

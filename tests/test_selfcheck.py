@@ -16,9 +16,10 @@ import torch
 
 from charlm_fast import env
 from charlm_fast.kernels.native import cpu as native
+from charlm_fast.kernels.precision import takes_tf32
 from charlm_fast.ops import dispatch, trust
 from charlm_fast.ops.verdicts import Family, Time, Verdicts
-from charlm_fast.selfcheck import check, families, process, stopwatch, trial
+from charlm_fast.selfcheck import check, families, oracle, process, stopwatch, trial
 from charlm_fast.selfcheck.families import Plan
 from charlm_fast.selfcheck.oracle import Wrong
 from charlm_fast.selfcheck.process import Limits
@@ -285,13 +286,39 @@ def test_plans_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cuda lstm bfloat16" in names and "triton lstm float16" in names
     assert all(p.device == "cuda:1" and p.cells for p in families.plans(gpu))
     assert len(names) == len(set(names))
-    needed = [p.name for p in families.plans(gpu, families.of_training("bfloat16"))]
+    needed = [p.name for p in families.plans(gpu, families.of_training("bfloat16", gpu))]
     assert set(needed) < set(names) and "cuda lstm bfloat16" in needed
     assert "cuda lstm float16" not in needed
     monkeypatch.setattr(families, "backends", lambda: {**reasons, "triton": "not installed"})
     assert not any(p.backend == "triton" for p in families.plans(gpu))
     one = families.plans(gpu)[0]
     assert Plan.from_json(one.to_json()) == one
+
+
+@pytest.mark.parametrize("precision, family", [("tf32", "tf32"), ("ieee", "float32")])
+def test_a_training_in_float32_needs_what_torch_allows(
+    monkeypatch: pytest.MonkeyPatch, precision: str, family: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", precision)
+    gpu = torch.device("cuda", 0)
+    assert families.of_training("float32", gpu)["lstm"] == (family,)
+    assert families.of_training("bfloat16", gpu)["lstm"] == ("bfloat16", family)
+    assert families.of_training("float32", CPU)["lstm"] == ("float32",)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_a_family_with_its_own_precision_and_limits(tf32: bool) -> None:
+    gpu, rnn, matmul = torch.device("cuda", 0), torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    before = rnn.fp32_precision, matmul.fp32_precision
+    plan = replace(PLAN, dtype="tf32" if tf32 else "float32")
+    assert plan.tensors == torch.float32
+    with trial.precision(gpu, tf32, exact_products=True):
+        assert takes_tf32(gpu, plan.tensors) is tf32 and matmul.fp32_precision == "ieee"
+        assert not takes_tf32(CPU, plan.tensors)
+    with trial.precision(gpu, tf32):
+        assert takes_tf32(gpu, plan.tensors) is tf32
+    assert (rnn.fp32_precision, matmul.fp32_precision) == before
+    assert oracle.FORWARD[torch.float32] < oracle.FORWARD[oracle.TF32] < 1e-2
 
 
 def test_a_lost_contest_is_held_three_times(monkeypatch: pytest.MonkeyPatch) -> None:

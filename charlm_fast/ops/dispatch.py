@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 
 from charlm_fast.kernels.native import cpu
+from charlm_fast.kernels.precision import takes_tf32
 
 from . import preference, trust
 from .verdicts import UNCHECKED, Verdicts
@@ -177,7 +178,8 @@ def left_to_torch(
         return False
     if forced_backend() != "auto":
         return False
-    return _choice(operation, kind, device.index or 0, dtype, hidden, batch, gradient) == "torch"
+    size, tf32 = (hidden, batch, gradient), takes_tf32(device, dtype)
+    return _choice(operation, kind, device.index or 0, dtype, *size, tf32) == "torch"
 
 
 @lru_cache(maxsize=1 << 12)
@@ -189,11 +191,12 @@ def _choice(
     hidden: int,
     batch: int,
     gradient: bool,
+    tf32: bool = False,
 ) -> str:
     """The backend that ``auto`` takes for a call on such a device, by the table of its check."""
     device = torch.device(kind, index)
     operation = operation.removesuffix("_backward")
-    name = str(dtype).removeprefix("torch.")
+    name = "tf32" if tf32 and operation == "lstm" else str(dtype).removeprefix("torch.")
     order = [
         backend
         for backend in preference.order(kind, operation, name, hidden, batch, gradient)
@@ -270,8 +273,8 @@ def select(
         return module
     kind = device.type
     if kind == "cuda" or (kind == "cpu" and _cpu_loses is not False and cpu_loses()):
-        index = device.index or 0
-        return _module(_choice(operation, kind, index, dtype, hidden, batch, gradient))
+        size, tf32 = (hidden, batch, gradient), takes_tf32(device, dtype)
+        return _module(_choice(operation, kind, device.index or 0, dtype, *size, tf32))
     if kind == "cpu" and _serves(module := _module("cpu"), operation, device, dtype):
         return module
     return _module("reference")

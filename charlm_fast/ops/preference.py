@@ -9,14 +9,16 @@ cycle counts and what was published):
     H, B, dtype              cuda       triton     cuDNN
     128, 1, float32          0.9        1.3-1.6    1.5-2.5
     128, 64, 16 bits         0.7-1      1-1.5      1.5
-    512, 64, float32         4.5-6      33-46      8-10, 4-5 in TF32, which is its default
+    512, 64, float32         4.5-6      33-46      8-10
+    512, 64, TF32            2.9-4                 4-5, its default
     512, 64, 16 bits         1.4-2      17         2
     768, 16, 16 bits         2.0-2.8    40         1.96 (published)
     1024, 64, 16 bits        4.4-6      66         3
 
 Above 128 units Triton's kernels read the recurrent weights from L2 at each step, where those of
 `cuda` keep them on the chip. In 16 bits both cuDNN and `cuda` multiply on tensor cores, and cuDNN
-may win at many rows of wide layers; so it may in TF32, which `cuda` does not use.
+may win at many rows of wide layers. In TF32, a family of its own, `cuda` takes tensor cores where
+that saves a tenth by estimate, and has no launch for 64 rows of more than 512 units.
 """
 
 from __future__ import annotations
@@ -60,6 +62,10 @@ RULES: dict[str, dict[str, tuple[Rule, ...]]] = {
             Rule(("float32",), 256, ANY, None, OURS),
             Rule(("float32",), ANY, 16, None, OURS),
             Rule(("float32",), ANY, ANY, None, THEIRS),
+            Rule(("tf32",), 256, ANY, None, OURS),
+            Rule(("tf32",), 512, 64, None, OURS),
+            Rule(("tf32",), ANY, 16, None, OURS),
+            Rule(("tf32",), ANY, ANY, None, THEIRS),
             # Published for no GPU; a step of float64 is one product of cuBLAS on either side.
             Rule(("float64",), ANY, ANY, None, OURS),
         )
@@ -77,7 +83,7 @@ def order(
     Args:
         device: the type, such as ``"cuda"``.
         operation: ``lstm`` also stands for its gradient.
-        dtype: such as ``"float32"``.
+        dtype: such as ``"float32"``, or ``"tf32"`` for LSTMs that may round float32 to it.
         hidden, batch: H and B; 0 where nobody knows.
         gradient: whether a gradient will be asked for.
     """

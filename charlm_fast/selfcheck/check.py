@@ -43,7 +43,7 @@ def first_time(device: torch.device, precision: str, seconds: float = FIRST) -> 
 
     def missing() -> list[Plan]:
         table = trust.find(trust.key_of(device))
-        wanted = plans(device, of_training(precision))
+        wanted = plans(device, of_training(precision, device))
         return [
             plan
             for plan in wanted

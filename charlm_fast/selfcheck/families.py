@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ..kernels.native import cpu
+from ..kernels.precision import takes_tf32
 from ..ops.dispatch import MODULES, backends
 
 Cell = tuple[int, int, bool]  # H, B, gradient
@@ -19,6 +20,7 @@ class Plan:
     """What one process is to check: the kernels of a backend for an operation and a dtype.
 
     Args:
+        dtype: such as ``"bfloat16"``; ``"tf32"`` is float32 that LSTMs may round to it.
         module: the backend's package.
         device: such as ``"cuda:0"``.
         cells: sizes to time, the most usual first.
@@ -34,6 +36,12 @@ class Plan:
     cells: tuple[Cell, ...] = ()
     cases: int = 1 << 10
     seconds: float = 60.0
+
+    @property
+    def tensors(self) -> torch.dtype:
+        """The dtype of what its kernels are given."""
+        found: torch.dtype = getattr(torch, "float32" if self.dtype == "tf32" else self.dtype)
+        return found
 
     @property
     def name(self) -> str:
@@ -76,7 +84,7 @@ CELLS: dict[str, dict[str, tuple[Cell, ...]]] = {
 DTYPES: dict[str, dict[str, tuple[str, ...]]] = {
     "cpu": {"lstm": ("float32", "float64")},
     "cuda": {
-        "lstm": ("float32", "bfloat16", "float16", "float64"),
+        "lstm": ("tf32", "float32", "bfloat16", "float16", "float64"),
         "linear_cross_entropy": ("float32", "bfloat16", "float16"),
         "generate": ("float32", "bfloat16"),
     },
@@ -108,9 +116,10 @@ def plans(device: torch.device, operations: dict[str, Sequence[str]] | None = No
     return out
 
 
-def of_training(precision: str) -> dict[str, Sequence[str]]:
+def of_training(precision: str, device: torch.device) -> dict[str, Sequence[str]]:
     """What a training runs: its steps in ``precision``, its samples and scores in float32."""
-    lstm = dict.fromkeys((precision, "float32"))
+    exact = "tf32" if takes_tf32(device, torch.float32) else "float32"
+    lstm = dict.fromkeys((exact if precision == "float32" else precision, exact))
     return {
         "lstm": tuple(lstm),
         "linear_cross_entropy": ("float32",),

@@ -13,13 +13,16 @@ from torch import Tensor
 
 # Relative errors ||got - right|| / ||right||. Wrong kernels are off by far more, and a right one
 # that was called wrong would never be used: so some four times what the tests ask for.
-FORWARD = {
+TF32 = "tf32"  # float32 whose factors are rounded to as many bits as float16 has
+FORWARD: dict[torch.dtype | str, float] = {
+    TF32: 4e-3,
     torch.float64: 1e-13,
     torch.float32: 4e-6,
     torch.float16: 4e-3,
     torch.bfloat16: 3e-2,
 }
-GRADIENT = {
+GRADIENT: dict[torch.dtype | str, float] = {
+    TF32: 1e-2,
     torch.float64: 1e-12,
     torch.float32: 4e-5,
     torch.float16: 1e-2,

@@ -45,7 +45,7 @@ def say(**line: Any) -> None:
 
 def check(plan: Plan) -> None:
     """All of a plan; raises Wrong, or what a kernel raises."""
-    device, dtype = torch.device(plan.device), getattr(torch, plan.dtype)
+    device, dtype, tf32 = torch.device(plan.device), plan.tensors, plan.dtype == "tf32"
     say(at=DEVICE)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -54,7 +54,7 @@ def check(plan: Plan) -> None:
         if number == plan.cases:
             break
         say(at=name)
-        with use_backend(plan.backend), full_precision(device):
+        with use_backend(plan.backend), precision(device, tf32, exact_products=True):
             results = case()
         for found in results:
             if not found.error <= found.limit:
@@ -66,21 +66,25 @@ def check(plan: Plan) -> None:
             break
         say(at=f"{TIMING} {hidden} x {batch}{' with gradient' if gradient else ''}")
         pair = SIDES[plan.operation](plan.backend, hidden, batch, gradient, device, dtype)
-        seconds, peer = stopwatch.contest(*pair, device)
+        with precision(device, tf32):
+            seconds, peer = stopwatch.contest(*pair, device)
         size = {"hidden": hidden, "batch": batch, "gradient": gradient}
         say(time={**size, "seconds": seconds, "peer": peer})
     say(done=True)
 
 
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Products in float32 without TF32, which the times leave as torch has it."""
+def precision(device: torch.device, tf32: bool, exact_products: bool = False) -> Iterator[None]:
+    """An LSTM's steps in float32 with TF32 or without; products over all of them without it, or as
+    torch has them.
+    """
     places: tuple[Any, ...] = ()
     if device.type == "cuda":
-        places = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+        places = (torch.backends.cudnn.rnn, torch.backends.cuda.matmul)[: 1 + exact_products]
     before = [place.fp32_precision for place in places]
     for place in places:
-        place.fp32_precision = "ieee"
+        rounds = tf32 and place is torch.backends.cudnn.rnn
+        place.fp32_precision = "tf32" if rounds else "ieee"
     try:
         yield
     finally:

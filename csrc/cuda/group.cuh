@@ -32,18 +32,25 @@ __device__ __forceinline__ void group_sync() {
     grid_sync();
 }
 
-// Rows q units + u of shared memory get rows q H + first + u of a matrix (4H, H) in their first
-// `columns`, zero outside.
-template <class T>
+struct AsTheyAre {
+  template <class T>
+  __device__ T operator()(T x) const {
+    return x;
+  }
+};
+
+// Rows q units + u of shared memory get rows q H + first + u of a matrix (4H, H), each value as
+// `made` of it, in their first `columns`, zero outside.
+template <class T, class Made = AsTheyAre>
 __device__ __forceinline__ void load_weights(const T* weights, i64 H, i64 first, const Group& g,
-                                             int columns, T* shared) {
+                                             int columns, T* shared, Made made = {}) {
   const int rows = 4 * g.units;
   for (int j = threadIdx.y; j < rows; j += blockDim.y) {
     const int q = j / g.units;
     const i64 unit = first + j % g.units;
     const T* from = weights + (q * H + unit) * H;
     for (int k = threadIdx.x; k < columns; k += blockDim.x)
-      shared[j * g.stride + k] = unit < H && k < H ? from[k] : to_storage<T>(0.0f);
+      shared[j * g.stride + k] = unit < H && k < H ? made(from[k]) : to_storage<T>(0.0f);
   }
 }
 

@@ -14,7 +14,7 @@ namespace cuda {
 namespace {
 
 SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool projected,
-                      bool packed, bool backward) {
+                      bool packed, bool backward, bool tf32) {
   SequenceShape shape = {};
   shape.hidden = H;
   shape.batch = B;
@@ -23,6 +23,7 @@ SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool 
   shape.projected = projected;
   shape.packed = packed;
   shape.backward = backward;
+  shape.tf32 = tf32;
   DeviceFacts device = {};
   check(device_facts(&device), "plan");
   return plan_sequence(shape, device);
@@ -31,16 +32,17 @@ SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool 
 }  // namespace
 
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
-                      bool backward, int64_t layers) {
+                      bool backward, int64_t layers, bool tf32) {
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-  return describe(plan_for(like, layers, hidden, batch, has_proj, packed, backward));
+  return describe(plan_for(like, layers, hidden, batch, has_proj, packed, backward, tf32));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
-                                                        std::optional<Tensor> batch_sizes,
-                                                        Tensor h0, Tensor c0,
-                                                        std::vector<Tensor> weights, bool has_bias,
-                                                        bool has_proj, bool reverse, bool save) {
+namespace {
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
+    const Tensor& x, const std::optional<Tensor>& ids, const std::optional<Tensor>& batch_sizes,
+    const Tensor& h0, const Tensor& c0, const std::vector<Tensor>& weights, bool has_bias,
+    bool has_proj, bool reverse, bool save, bool tf32) {
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   void* stream = stream_for(x);
   const DType dtype = dtype_of(x);
@@ -73,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
   }
   Tensor sums = torch::stable::new_empty(x, {B, 4 * H}, compute);
   Tensor scratch = torch::stable::new_empty(x, {has_proj && !save ? B : 0, H});
-  const SequencePlan plan = plan_for(x, L, H, B, has_proj, batch_sizes.has_value(), false);
+  const SequencePlan plan = plan_for(x, L, H, B, has_proj, batch_sizes.has_value(), false, tf32);
   const Tensor exchange = torch::stable::new_empty(x, {plan.exchange}, compute);
   std::optional<Tensor> pre;
   // What a persistent kernel takes of layer l.
@@ -157,10 +159,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<
   return {y, hn, converted(c, x.scalar_type()), reserve.flat};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
-    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
-    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
-    bool has_proj, bool reverse, Tensor flat, int64_t count, bool need_input) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const std::optional<Tensor>& dy, const std::optional<Tensor>& dhn,
+    const std::optional<Tensor>& dcn, int64_t input, const std::optional<Tensor>& batch_sizes,
+    const Tensor& c0, const std::vector<Tensor>& weights, bool has_bias, bool has_proj,
+    bool reverse, const Tensor& flat, int64_t count, bool need_input, bool tf32) {
   const torch::stable::accelerator::DeviceGuard guard(c0.get_device_index());
   void* stream = stream_for(c0);
   const DType dtype = dtype_of(c0);
@@ -189,7 +192,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   Tensor dinner = torch::stable::new_empty(flat, {L > 1 ? N : 0, R});
   Tensor dhidden = torch::stable::new_empty(flat, {has_proj ? B : 0, H}, compute);
 
-  const SequencePlan plan = plan_for(c0, L, H, B, has_proj, batch_sizes.has_value(), true);
+  const SequencePlan plan = plan_for(c0, L, H, B, has_proj, batch_sizes.has_value(), true, tf32);
   const Tensor exchange = torch::stable::new_empty(flat, {plan.exchange}, compute);
 
   for (int64_t l = L - 1; l >= 0; --l) {
@@ -257,6 +260,38 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
   }
   const ScalarType storage = c0.scalar_type();
   return {dgates, dx, converted(dh, storage), converted(dc, storage), dprojected};
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward(Tensor x, std::optional<Tensor> ids,
+                                                        std::optional<Tensor> batch_sizes,
+                                                        Tensor h0, Tensor c0,
+                                                        std::vector<Tensor> weights, bool has_bias,
+                                                        bool has_proj, bool reverse, bool save) {
+  return forward(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save, false);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward_tf32(
+    Tensor x, std::optional<Tensor> ids, std::optional<Tensor> batch_sizes, Tensor h0, Tensor c0,
+    std::vector<Tensor> weights, bool has_bias, bool has_proj, bool reverse, bool save) {
+  return forward(x, ids, batch_sizes, h0, c0, weights, has_bias, has_proj, reverse, save, true);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
+    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
+    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
+    bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input) {
+  return backward(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj, reverse,
+                  reserve, steps, need_input, false);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward_tf32(
+    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
+    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
+    bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input) {
+  return backward(dy, dhn, dcn, input, batch_sizes, c0, weights, has_bias, has_proj, reverse,
+                  reserve, steps, need_input, true);
 }
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments) {

@@ -32,9 +32,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward(
     std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
     bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
 
+// The same, where float may be multiplied in TF32 by the kernels that run all steps: which of
+// torch's switches allows it is read in charlm_fast/kernels/precision.py. Products outside of
+// them are torch's, by its own.
+std::tuple<Tensor, Tensor, Tensor, Tensor> lstm_forward_tf32(
+    Tensor x, std::optional<Tensor> ids, std::optional<Tensor> batch_sizes, Tensor h0, Tensor c0,
+    std::vector<Tensor> weights, bool has_bias, bool has_proj, bool reverse, bool save);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward_tf32(
+    std::optional<Tensor> dy, std::optional<Tensor> dhn, std::optional<Tensor> dcn, int64_t input,
+    std::optional<Tensor> batch_sizes, Tensor c0, std::vector<Tensor> weights, bool has_bias,
+    bool has_proj, bool reverse, Tensor reserve, int64_t steps, bool need_input);
+
 // Which kernel runs the steps of a layer of such sizes, for the dtype and device of `like`.
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
-                      bool backward, int64_t layers);
+                      bool backward, int64_t layers, bool tf32);
 
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 

@@ -1,14 +1,16 @@
-// All steps of one LSTM layer, or of several as a wavefront, backward in one launch, 16 bits.
+// All steps of one LSTM layer, or of several as a wavefront, backward in one launch, in 16 bits or,
+// of float, in TF32.
 //
 //   (dh + dy, dc) -> dgates before activation;  dh of the step before = dgates W_hh
 //
 // Groups of blocks, parts of the sums, slots, mailboxes, who waits for whom and who may end: as in
 // lstm_sequence_backward.cu, but for what a block does in a step. Every thread computes the dgates
-// of a cell, which are kept in 16 bits, as they are stored; after a barrier of the block tensor
-// cores multiply them with the block's rows of W_hh, and of W_ih in a wavefront: 16 columns and 8
-// rows of the batch at a time, 8 kOctets units deep. A warp holds its weights in registers for all
-// steps, 64 of them a lane; wider layers are lstm_sequence_backward.cu's. Parts lie with the rows
-// side by side: two lanes swap halves of their sums, and each has 4 rows of a column, 16 bytes.
+// of a cell, which are kept as tensor cores take them, in 16 bits or rounded to TF32; after a
+// barrier of the block tensor cores multiply them with the block's rows of W_hh, and of W_ih in a
+// wavefront: 16 columns and 8 rows of the batch at a time, 8 kOctets units deep. A warp holds its
+// weights in registers for all steps, 64 of them a lane; wider layers are
+// lstm_sequence_backward.cu's. Parts lie with the rows side by side: two lanes swap halves of their
+// sums, and each has 4 rows of a column, 16 bytes.
 //
 // dgates lie in one of two buffers in a cluster: a step's are read before the next step's barrier,
 // after which they are overwritten. What the cells need from global memory is on its way a step
@@ -24,10 +26,14 @@ namespace charlm {
 namespace cuda {
 namespace {
 
+// Products of the four gates of 8 kOctets units.
+template <class T, int kOctets>
+constexpr int kDeep = 4 * kOctets * kOctet / kColumns<T>;
+
 // Tiles of 16 columns of which a warp holds the weights of 8 kOctets units: 64 registers. More than
 // 5 of 8 units no grid has.
-template <int kOctets, bool kCluster>
-constexpr int kWarpTiles = kOctets == 1 && !kCluster ? 5 : 8 / kOctets;
+template <class T, int kOctets, bool kCluster>
+constexpr int kWarpTiles = kDeep<T, kOctets> == 1 && !kCluster ? 5 : 8 / kDeep<T, kOctets>;
 
 // What a step left for its way back.
 struct Saved {
@@ -38,7 +44,8 @@ struct Saved {
 template <class T, int kOctets, bool kCluster>
 __global__ void __launch_bounds__(kSequenceThreads, 1)
     tensor_backward_kernel(SequenceBackward a, TensorGroup g) {
-  constexpr int kUnits = kOctets * kOctet, kTiles = kWarpTiles<kOctets, kCluster>;
+  constexpr int kUnits = kOctets * kOctet, kTiles = kWarpTiles<T, kOctets, kCluster>;
+  constexpr int kProducts = kDeep<T, kOctets>;
   const int rank = blockIdx.x % g.size, layer = blockIdx.x / g.size % g.layers;
   const int group = blockIdx.x / (g.size * g.layers);
   const BackwardLayer& l = a.layer[layer];
@@ -85,17 +92,17 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 
   // 16 columns each: those of the layer's own h, then of the layer below's.
   const int tiles = static_cast<int>((a.H + 15) / 16), all = layer ? 2 * tiles : tiles;
-  const int quad = lane / 4, deep = lane % 4 * kOctet;
-  Octet held[kTiles][kOctets][2] = {};
+  const int quad = lane / 4, deep = lane % 4 * kLane<T>;
+  Words held[kTiles][kProducts][2] = {};
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
     const int tile = static_cast<int>(threadIdx.y) + i * warps;
     const bool below = tile >= tiles;
     const T* const from = static_cast<const T*>(below ? l.inputs : l.weights);
 #pragma unroll
-    for (int p = 0; p < kOctets; ++p) {
-      const i64 q = (p * kColumns + deep) / kUnits,
-                unit = first_unit + (p * kColumns + deep) % kUnits;
+    for (int p = 0; p < kProducts; ++p) {
+      const i64 q = (p * kColumns<T> + deep) / kUnits,
+                unit = first_unit + (p * kColumns<T> + deep) % kUnits;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const i64 column = (tile - (below ? tiles : 0)) * 16 + half * 8 + quad;
@@ -169,7 +176,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       }
       __syncthreads();
     }
-    // What the products do not need is stored after them: the dgates of this thread's last cell.
+    // What the products do not need is stored after them: the dgates of this thread's last cell,
+    // but for float's, which would take registers that the products need.
+    constexpr bool kSavesFirst = sizeof(T) == 4;
     int kept = -1;
     T rounded[4] = {};
     const auto save = [&] {
@@ -211,17 +220,20 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       rounded[2] = to_storage<T>(gradient.g);
       rounded[3] = to_storage<T>(gradient.o);
 #pragma unroll
-      for (int q = 0; q < 4; ++q) d_of_pass[r * g.stride + q * kUnits + u] = rounded[q];
+      for (int q = 0; q < 4; ++q) d_of_pass[r * g.stride + q * kUnits + u] = operand(rounded[q]);
+      if (kSavesFirst) save(), kept = -1;
     }
     if (tick + 1 == ticks) break;
     if (active) __syncthreads();  // the same of a block's threads
 
     for (int n = 0; active && pass < steps && n < rows; n += kTensorRows) {
-      Octet x[kOctets];
+      const auto load_x = [&](int p) {
+        return *reinterpret_cast<const Words*>(d_of_pass + (n + in_place(quad)) * g.stride +
+                                               p * kColumns<T> + deep);
+      };
+      Words x[kTiles > 1 ? kProducts : 1];
 #pragma unroll
-      for (int p = 0; p < kOctets; ++p)
-        x[p] = *reinterpret_cast<const Octet*>(d_of_pass + (n + in_place(quad)) * g.stride +
-                                               p * kColumns + deep);
+      for (int p = 0; kTiles > 1 && p < kProducts; ++p) x[p] = load_x(p);
 #pragma unroll
       for (int i = 0; i < kTiles; ++i) {
         const int tile = in_place(static_cast<int>(threadIdx.y) + i * warps);
@@ -229,7 +241,8 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         __syncwarp();  // whole warps multiply
         float sum[4] = {};
 #pragma unroll
-        for (int p = 0; p < kOctets; ++p) multiply<T>(held[i][p][0], held[i][p][1], x[p], sum);
+        for (int p = 0; p < kProducts; ++p)
+          multiply<T>(held[i][p][0], held[i][p][1], kTiles > 1 ? x[p] : load_x(p), sum);
         // Of columns g and g + 8 an even lane takes the first, an odd one the second.
         const bool odd = lane % 2;
         const float swapped[2] = {__shfl_xor_sync(0xffffffffu, odd ? sum[0] : sum[2], 1),
@@ -253,12 +266,12 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       }
     }
     if (kCluster) {
-      save();
+      if (!kSavesFirst) save();
       fetch(pass + 1);
       continue;
     }
     const auto token = grid_arrive();
-    save();
+    if (!kSavesFirst) save();
     fetch(pass + 1);
     grid_wait(token);
   }
@@ -273,7 +286,7 @@ int launch_lstm_tensor_backward(DType dtype, const SequencePlan& plan, const Seq
   const bool cluster = plan.kernel == SequenceKernel::kCluster;
   return dispatch(dtype, [&](auto type) -> int {
     using T = typename decltype(type)::type;
-    if constexpr (sizeof(T) != 2) {
+    if constexpr (sizeof(T) == 8) {
       return cudaErrorInvalidValue;
     } else {
       const auto start = [&](auto octets) {

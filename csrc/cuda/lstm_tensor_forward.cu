@@ -1,4 +1,5 @@
-// All steps of one LSTM layer, or of several as a wavefront, forward in one launch, 16 bits.
+// All steps of one LSTM layer, or of several as a wavefront, forward in one launch, in 16 bits or,
+// of float, in TF32.
 //
 //   [i f g o] = act(h W_hh^T + pre + bias);  c = f c + i g;  h = o tanh(c)
 //
@@ -7,8 +8,9 @@
 // cores: a warp multiplies the 32 rows of weights of 8 units with 8 rows of h at a time, over its
 // share of the columns, and leaves its sums in shared memory; after a barrier of the block every
 // thread adds the shares of a cell's gates, in their order, and computes it. The weights lie in
-// registers where they fit (kHeld times 32 columns a warp), else in shared memory. h is kept and
-// handed over in 16 bits, as it is rounded after every step: 8 units are one store of 16 bytes.
+// registers where they fit (kHeld times kColumns a warp), else in shared memory. h is kept and
+// handed over as tensor cores take it, in 16 bits or rounded to TF32: 8 or 4 units are one store of
+// 16 bytes. What the call gets of it is rounded to its dtype alone.
 //
 // A slot is read before the block's barrier and what was made of it is sent after, so that who has
 // a step's h of all blocks knows that its layer has read the slot before. The sums of a step, in
@@ -30,7 +32,7 @@ namespace {
 
 // What a warp multiplies: 16 rows of weights are two gates of 8 units.
 struct Fragment {
-  Octet gate[4];
+  Words gate[4];
 };
 
 struct alignas(16) Sums {
@@ -46,8 +48,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const int first_unit = rank * g.units;
   const int lane = threadIdx.x, thread = threadIdx.y * 32 + lane, threads = blockDim.y * 32;
   // A row of inputs: the layer's own h, then that of the layer below.
-  const int columns = static_cast<int>((a.H + kColumns - 1) / kColumns * kColumns);
-  const int sent = static_cast<int>((a.H + kOctet - 1) / kOctet * kOctet);  // of them, with zeros
+  const int columns = static_cast<int>((a.H + kColumns<T> - 1) / kColumns<T> * kColumns<T>);
+  // Of them, with zeros.
+  const int sent = static_cast<int>((a.H + kLane<T> - 1) / kLane<T> * kLane<T>);
   const int state = g.tile * g.stride, cells = g.tile * g.units, pitch = g.units + 1;
   constexpr int kSlots = kCluster ? 2 : 1;
   T* const h = reinterpret_cast<T*>(dynamic_shared());  // (slots, tile, stride)
@@ -61,14 +64,14 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   // Of a cluster, the last blocks may have no units.
   const int size = kCluster ? (static_cast<int>(a.H) + g.units - 1) / g.units : g.size;
   const int rows = static_cast<int>(g.tile < a.B - first_row ? g.tile : a.B - first_row);
-  const int bytes = rows * sent * 2;
+  const int bytes = rows * sent * static_cast<int>(sizeof(T));
 
   T* const h_of_call = static_cast<T*>(a.h) + layer * a.B * a.H;
   float* const c_of_call = static_cast<float*>(a.c) + layer * a.B * a.H;
   for (int e = thread; e < kSlots * state; e += threads) {
     const int r = e / g.stride % g.tile, k = e % g.stride;
     const bool inside = e < state && r < rows && k < a.H;
-    h[e] = inside ? h_of_call[(first_row + r) * a.H + k] : to_storage<T>(0.0f);
+    h[e] = inside ? operand(h_of_call[(first_row + r) * a.H + k]) : to_storage<T>(0.0f);
   }
   for (int e = thread; e < cells; e += threads) {
     const i64 row = first_row + e / g.units, unit = first_unit + e % g.units;
@@ -86,15 +89,15 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     for (int step = 0; step < 2 && step < a.steps; ++step) expect(&box->full[step], due(step));
   }
 
-  // A warp's share: 8 units, every g.parts-th of the products of 32 columns.
-  const int own = columns / kColumns, products = layer ? 2 * own : own;
+  // A warp's share: 8 units, every g.parts-th of the products of kColumns.
+  const int own = columns / kColumns<T>, products = layer ? 2 * own : own;
   const int octets = g.units / kOctet, shared = octets * g.parts, warps = blockDim.y;
-  const int row = lane / 4, column = lane % 4 * kOctet;
+  const int row = lane / 4, column = lane % 4 * kLane<T>;
   const auto fragment = [&](int octet, int p) {
     const bool below = p >= own;
     const auto* from = static_cast<const T*>(below ? l.inputs : l.weights);
     const i64 unit = first_unit + octet * kOctet + row;
-    const i64 k = (p - (below ? own : 0)) * kColumns + column;
+    const i64 k = (p - (below ? own : 0)) * kColumns<T> + column;
     Fragment found;
 #pragma unroll
     for (int q = 0; q < 4; ++q)
@@ -109,9 +112,11 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       if (p < products) held[i] = fragment(threadIdx.y % octets, p);
     }
   } else {
-    load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights);
+    const auto made = [](T x) { return operand(x); };
+    load_weights(static_cast<const T*>(l.weights), a.H, first_unit, g, columns, weights, made);
     if (layer)
-      load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns);
+      load_weights(static_cast<const T*>(l.inputs), a.H, first_unit, g, columns, weights + columns,
+                   made);
   }
   // Before this nobody may overwrite the initial h, nor write into a block that has not begun.
   group_sync<kCluster>();
@@ -164,7 +169,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         const T* const x = now + (n + row) * g.stride + column;
         float sum[2][4] = {};
         const auto multiply_all = [&](const Fragment& f, int p) {
-          const Octet inputs = *reinterpret_cast<const Octet*>(x + p * kColumns);
+          const Words inputs = *reinterpret_cast<const Words*>(x + p * kColumns<T>);
           multiply<T>(f.gate[0], f.gate[1], inputs, sum[0]);
           multiply<T>(f.gate[2], f.gate[3], inputs, sum[1]);
         };
@@ -178,8 +183,8 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
             Fragment f;
 #pragma unroll
             for (int q = 0; q < 4; ++q)
-              f.gate[q] = *reinterpret_cast<const Octet*>(
-                  weights + (q * g.units + octet * kOctet + row) * g.stride + p * kColumns +
+              f.gate[q] = *reinterpret_cast<const Words*>(
+                  weights + (q * g.units + octet * kOctet + row) * g.stride + p * kColumns<T> +
                   column);
             multiply_all(f, p);
           }
@@ -234,14 +239,14 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         kept = e;
       }
       if (kCluster) {
-        // 8 lanes have 8 units of a row, and share the blocks that they go to.
-        const Octet eight = of_neighbours(out, lane);
+        // kLane lanes have as many units of a row, and share the blocks that they go to.
+        const Words side = of_neighbours(operand(out), lane);
         float values[4];
-        memcpy(values, eight.word, sizeof values);
-        const int unit = first_unit + u / kOctet * kOctet;
+        memcpy(values, side.word, sizeof values);
+        const int unit = first_unit + u / kLane<T> * kLane<T>;
         T* const place = h + r * g.stride + unit;
         const auto hand_to = [&](int to, unsigned into, T* from) {
-          for (int b = lane % kOctet; r < rows && unit < a.H && b < size; b += kOctet)
+          for (int b = lane % kLane<T>; r < rows && unit < a.H && b < size; b += kLane<T>)
             send_to(reinterpret_cast<float*>(from + (into ? state : 0)), &box->full[into],
                     to * g.size + b, values);
         };
@@ -252,7 +257,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         }
       } else if (r < rows && first_unit + u < sent) {
         static_cast<T*>(a.exchange)[((tick % 2 * g.layers + layer) * a.B + first_row + r) * sent +
-                                    first_unit + u] = out;
+                                    first_unit + u] = operand(out);
       }
     }
     if (kCluster || tick + 1 == ticks) {  // in a grid, nothing was handed on
@@ -266,15 +271,15 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     grid_wait(token);
     const T* from = static_cast<const T*>(a.exchange) +
                     ((tick % 2 * g.layers + layer) * a.B + first_row) * sent;
-    const int vectors = sent / kOctet * (layer ? 2 : 1);
+    const int vectors = sent / kLane<T> * (layer ? 2 : 1);
 #pragma unroll 4
     for (int e = thread; e < rows * vectors; e += threads) {
-      const int r = e / vectors, k = e % vectors * kOctet;
+      const int r = e / vectors, k = e % vectors * kLane<T>;
       const int below = k >= sent;  // which was a step ahead
       const int made = step + below;
       if (made < 0 || made >= steps) continue;
-      *reinterpret_cast<Octet*>(h + r * g.stride + k - below * (sent - columns)) =
-          *reinterpret_cast<const Octet*>(from + (r - below * a.B) * sent + k - below * sent);
+      *reinterpret_cast<Words*>(h + r * g.stride + k - below * (sent - columns)) =
+          *reinterpret_cast<const Words*>(from + (r - below * a.B) * sent + k - below * sent);
     }
     __syncthreads();
   }
@@ -288,7 +293,7 @@ int launch_lstm_tensor_forward(DType dtype, const SequencePlan& plan, const Sequ
   const TensorGroup group = {group_of(plan), plan.parts};
   return dispatch(dtype, [&](auto type) -> int {
     using T = typename decltype(type)::type;
-    if constexpr (sizeof(T) != 2) {
+    if constexpr (sizeof(T) == 8) {
       return cudaErrorInvalidValue;
     } else {
       const bool cluster = plan.kernel == SequenceKernel::kCluster;

@@ -14,6 +14,8 @@ namespace {
 // fenced, counted and read back.
 constexpr double kShared = 128, kMultiplied = 128;
 constexpr double kCluster = 500, kClusterBlock = 20, kGrid = 2400;
+// Of an estimate: what TF32 must save to be taken where both may be.
+constexpr double kLessExact = 0.9;
 // Above this many rows a group, the products of a GEMM a step keep the device busy by themselves.
 constexpr long long kMaxTile = 32;
 constexpr int kMaxThreads = 512, kLanes = 8;
@@ -94,7 +96,8 @@ std::string describe(const SequencePlan& p) {
          std::to_string(p.group) + " blocks of " + std::to_string(p.threads) +
          " threads, each with " + std::to_string(p.units) + " units of " + std::to_string(p.tile) +
          " rows and " + std::to_string(p.shared_memory) + " bytes of shared memory" +
-         (p.parts ? ", on tensor cores" : "") + (p.held ? ", weights in registers" : "") +
+         (p.parts ? p.tf32 ? ", on tensor cores in TF32" : ", on tensor cores" : "") +
+         (p.held ? ", weights in registers" : "") +
          (p.layers > 1 ? ", for each of " + std::to_string(p.layers) + " layers as a wavefront"
                        : "");
 }
@@ -147,15 +150,33 @@ SequencePlan plan_layers(const SequenceShape& s, int layers, const DeviceFacts& 
                   std::to_string(device.multiprocessors) + " multiprocessors");
 }
 
+// Cycles in which what the kernels without tensor cores hand over comes to a block.
+double moved(const SequenceShape& s, const SequencePlan& p) {
+  if (p.group == 1 && p.layers == 1) return 0;
+  const bool cluster = p.kernel == SequenceKernel::kCluster;
+  const double sources = p.layers > 1 ? 2 : 1;
+  const double rows = static_cast<double>(std::min<long long>(p.tile, s.batch));
+  if (!s.backward)
+    return 4 * rows * sources * static_cast<double>(s.hidden) / (cluster ? kRemote : kCache);
+  const double bytes = 4 * rows * sources * p.group * p.units;  // sent, and as many received
+  return cluster ? bytes / kRemote + bytes / kShared : 2 * bytes / kCache;
+}
+
 }  // namespace
 
 SequencePlan plan_sequence(const SequenceShape& s, const DeviceFacts& device) {
-  const bool tensor = s.element == 2;
+  const bool tensor = s.element == 2, tf32 = s.element == 4 && s.tf32 && device.sm >= 80;
   const auto plan_of = [&](int layers) {
     const SequencePlan plan = plan_layers(s, layers, device, tensor);
+    const bool none = plan.kernel == SequenceKernel::kPerStep;
     // Backward, layers too wide for that have the kernel without.
-    const bool other = tensor && s.backward && plan.kernel == SequenceKernel::kPerStep;
-    return other ? plan_layers(s, layers, device, false) : plan;
+    if (tensor && s.backward && none) return plan_layers(s, layers, device, false);
+    if (!tf32) return plan;
+    SequencePlan rounded = plan_layers(s, layers, device, true), exact = plan;
+    rounded.tf32 = true;
+    if (!none) exact.cycles += moved(s, plan);  // as is counted for tensor cores
+    if (rounded.kernel == SequenceKernel::kPerStep) return exact;
+    return none || rounded.cycles < kLessExact * exact.cycles ? rounded : exact;
   };
   const SequencePlan single = plan_of(1);
   if (s.layers < 2 || s.layers > kMaxLayers || single.kernel == SequenceKernel::kPerStep)

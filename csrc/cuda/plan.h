@@ -36,6 +36,7 @@ struct SequenceShape {
   long long hidden, batch, layers;
   int element;  // bytes of a stored value: 4, 2 or 8
   bool projected, packed, backward;
+  bool tf32;  // whether float may be multiplied in TF32
 };
 
 constexpr int kMaxLayers = 8;  // of one launch
@@ -49,11 +50,16 @@ inline int row_pad(int element) { return element == 2 ? kNarrowRowPad : kRowPad;
 // Floats behind the rows of a tile, of which lanes read neighbouring units.
 constexpr int kTilePad = 4;
 
-// Products of 32 columns of which a warp can hold the weights of 8 units in registers: 64 of them.
+// Products of 32 columns, of 16 in TF32, of which a warp can hold the weights of 8 units in
+// registers: 64 of them.
 constexpr int kHeldProducts = 4;
 
 // Of a step's cell: five exponentials and divisions in a row.
 constexpr double kCellCycles = 450;
+
+// Bytes a cycle from other blocks' shared memory and from the second-level cache: taken for
+// granted.
+constexpr double kRemote = 12, kCache = 24;
 
 // Bytes of barriers at the end of a block's shared memory, in a cluster.
 constexpr int kMailbox = 32;
@@ -71,6 +77,7 @@ struct SequencePlan {
   // Tensor cores: of a sum's columns forward, each a warp's; of the blocks' parts backward in a
   // grid, each a thread's. 0: not on those.
   int parts;
+  bool tf32;                // what is float is multiplied in TF32
   bool held;                // whether those warps hold their weights in registers
   long long shared_memory;  // bytes a block
   long long exchange;       // floats in global memory

@@ -24,7 +24,7 @@ struct SequenceForward {
   const i64* ids;   // (steps B) or null
   void* h;          // T (layers, B, H): initial, becomes the last
   void* c;          // C (layers, B, H): cell state, updated
-  void* exchange;   // as many C as the plan says; of 16 bits, T lie there
+  void* exchange;   // as many C as the plan says; of tensor cores, T lie there
   ForwardLayer layer[kMaxLayers];
 };
 

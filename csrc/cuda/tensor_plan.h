@@ -1,4 +1,4 @@
-// How the kernels that multiply on tensor cores, for 16 bits, share out a layer's work.
+// How the kernels that multiply on tensor cores, in 16 bits and TF32, share out a layer's work.
 #pragma once
 
 #include "plan.h"

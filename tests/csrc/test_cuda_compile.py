@@ -46,13 +46,23 @@ def _cuobjdump(nvcc: str) -> str | None:
     return next((c for c in candidates if c and os.access(c, os.X_OK)), None)
 
 
-def _uses_tensor_cores(sass: str) -> dict[tuple[str, str], bool]:
-    """By architecture and kernel, whether there is a product of 16 bits on tensor cores."""
+def _on_tensor_cores(sass: str) -> dict[tuple[str, str], set[str]]:
+    """By architecture and kernel, the kinds of products on tensor cores."""
     found = {}
     for part in re.split(r"^\s*arch = ", sass, flags=re.M)[1:]:
         for function in part.split("Function : ")[1:]:
-            found[part.split()[0], function.split()[0]] = "HMMA.16816" in function
+            kinds = set(re.findall(r"HMMA\.\S+", function))
+            found[part.split()[0], function.split()[0]] = kinds
     return found
+
+
+def _products(name: str) -> set[str]:
+    """What a kernel has to multiply with, by its dtype."""
+    if "tensor_" not in name:
+        return set()
+    if re.search(r"_kernelIf", name):
+        return {"HMMA.1688.F32.TF32"}
+    return {"HMMA.16816.F32" + (".BF16" if "bfloat16" in name else "")}
 
 
 def _runs(arch: str, name: str) -> bool:
@@ -84,10 +94,7 @@ def test_compiles_without_spills(source, nvcc, run, tmp_path):
     tool = _cuobjdump(nvcc)
     if tool is None:
         return
-    used = _uses_tensor_cores(run([tool, "-sass", str(tmp_path / "out.o")]))
+    used = _on_tensor_cores(run([tool, "-sass", str(tmp_path / "out.o")]))
     assert len(used) == len(entries)
-    for (arch, name), uses in used.items():
-        if "tensor_" in name and _runs(arch, name):
-            assert uses, (arch, name)
-        else:
-            assert "tensor_" in name or not uses, (arch, name)
+    for (arch, name), kinds in used.items():
+        assert kinds == _products(name) or not (kinds or _runs(arch, name)), (arch, name, kinds)

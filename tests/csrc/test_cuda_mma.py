@@ -11,3 +11,4 @@ def test_product_of_a_warp(cxx, run, tmp_path):
     run([cxx, *flags, str(source), "-o", str(tmp_path / "cases")])
     said = run([str(tmp_path / "cases")]).split("\n")
     assert said[:4] == ["bfloat16 16: 0", "bfloat16 32: 0", "half 16: 0", "half 32: 0"]
+    assert said[4:7] == ["tf32 8: 0", "tf32 16: 0", "badly rounded: 0"]

@@ -24,7 +24,7 @@ def _double(v):
     return v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
 
 
-def _close(found, expected, dtype, name, slack=1):
+def _close(found, expected, dtype, name, slack=1.0):
     assert found.shape == expected.shape, name
     error = (found.double() - expected).norm()
     allowed = slack * BOUND[dtype] * expected.norm() + torch.finfo(dtype).tiny
@@ -144,8 +144,8 @@ def test_hand_over_between_blocks(ops, device, facts, sizes, blocks):
     check_steps(torch.float32, sizes, False)
 
 
-def check_steps(dtype, sizes, reverse):
-    """Forward and backward by what serves, against float64."""
+def check_steps(dtype, sizes, reverse, slack=1.0):
+    """Forward and backward by what serves, against float64, with ``slack`` times the usual error."""
     hidden, batch, steps, layers, inputs = sizes
     torch.manual_seed(hidden)
     by_id = not reverse
@@ -165,7 +165,7 @@ def check_steps(dtype, sizes, reverse):
     found = native.lstm(*args, True)
     expected = reference.lstm(*oracle, True)
     for name, a, b in zip(("y", "h_n", "c_n", "reserve"), found, expected, strict=True):
-        _close(a, b, dtype, name)
+        _close(a, b, dtype, name, slack)
     for a, b in zip(native.lstm(*args, False), found, strict=False):
         assert a.numel() == 0 or torch.equal(a, b), "saving for backward changed the result"
 
@@ -178,9 +178,9 @@ def check_steps(dtype, sizes, reverse):
         _double(dy), _double(dhn), _double(dcn), *oracle, expected[0], expected[3], True, True
     )
     for name, a, b in zip(("dx", "dh0", "dc0"), found, expected, strict=False):
-        _close(a, b, dtype, name)
+        _close(a, b, dtype, name, slack)
     for k, (a, b) in enumerate(zip(found[3], expected[3], strict=True)):
-        _close(a, b, dtype, f"dweights[{k}]")
+        _close(a, b, dtype, f"dweights[{k}]", slack)
 
 
 H200 = (90, 132, 232_448, 16)

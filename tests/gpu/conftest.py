@@ -5,7 +5,10 @@ import torch
 @pytest.fixture(autouse=True)
 def full_precision():
     # By the new names alone: torch refuses to read the old ones once these were set.
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    places = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "ieee"
     yield
-    torch.backends.cuda.matmul.fp32_precision = before
+    for place, precision in zip(places, before, strict=True):
+        place.fp32_precision = precision

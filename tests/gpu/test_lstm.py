@@ -195,6 +195,26 @@ def test_several_layers(backend, dtype, batch, layers):
     assert all(torch.equal(a, b) for a, b in zip(ours_first, again, strict=True))
 
 
+@cuda_only
+@pytest.mark.parametrize("hidden, batch, steps", [(256, 64, 20), (512, 37, 20), (1024, 16, 5)])
+def test_tf32_rounds_factors_alone(hidden, batch, steps, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+    for backward in (False, True):
+        plan = cuda.serving(DEVICE, torch.float32, hidden, batch, backward=backward)
+        assert "TF32" in plan or plan.startswith("per step"), plan
+    module = _module(9, hidden, 1, torch.float32)
+    x = torch.randn(steps, batch, 9)
+    zeros = torch.zeros(1, batch, hidden, device=DEVICE)
+    weights = [_leaf(getattr(module, n), torch.float32) for n in _weights(module, 1)]
+    y = lstm(x.to(DEVICE), zeros, zeros, weights)[0]
+    expected = module(x.double())[0]
+    _check(y, expected.detach(), 4e-3, "y")
+    dy = torch.randn(expected.shape)
+    found = torch.autograd.grad(y, weights[1], dy.to(DEVICE))[0]
+    right = torch.autograd.grad(expected, module.weight_hh_l0, dy.double())[0]
+    _check(found, right, 1e-2, "gradient of weight_hh")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_no_worse_than_nn_lstm(dtype):
     hidden, batch, steps = 128, 16, 200

@@ -44,6 +44,7 @@ def afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(trust, "folder", lambda: tmp_path / "checks")
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     forget()
     dispatch._say_unchecked.cache_clear()
     yield
@@ -237,6 +238,23 @@ def test_a_checked_gpu_runs_what_passed(gpu: dict[str, SimpleNamespace]) -> None
         assert left_to_torch("lstm", GPU, F32, 1024, 64, True)
         assert left_to_torch("lstm", GPU, torch.bfloat16, 128, 1, True)  # not checked
         assert select("sample", GPU, F32, "", 100, 1) is reference
+
+
+def test_tf32_is_a_family_of_its_own(
+    gpu: dict[str, SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What may round float32 goes by the check that let it round, and by torch's switch at the call."""
+    exact = family("cuda", "lstm", None, 0.5, 0.5)
+    rounded = replace(family("cuda", "lstm", None, 2.0, 0.5), dtype="tf32")
+    keep(Verdicts(KEY, (exact, rounded, family("cuda", "generate", None, 0.5, 0.5))))
+    for precision, left in (("ieee", False), ("tf32", True), ("ieee", False)):
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", precision)
+        assert left_to_torch("lstm", GPU, F32, 128, 1, True) is left
+        assert not left_to_torch("lstm", GPU, F32, 1024, 64, True)
+        assert select("generate", GPU, F32, "", 128, 1) is gpu["cuda"]
+    keep(Verdicts(KEY, (exact,)))
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+    assert left_to_torch("lstm", GPU, F32, 128, 1, True)  # not checked
 
 
 def test_looked_up_once(gpu: object, monkeypatch: pytest.MonkeyPatch) -> None:

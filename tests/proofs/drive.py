@@ -35,15 +35,17 @@ def _lstm(ops, like, *, hidden, batch, steps, layers=1, backward=False, **option
     if not backward:
         x = like.new_zeros(*((vocabulary,) if by_id else (steps, batch)), inputs)
         ids = torch.zeros(steps, batch, dtype=torch.int64) if by_id else None
+        run = ops.lstm_forward_tf32 if options.get("tf32") else ops.lstm_forward
         save = options.get("save", True)
-        ops.lstm_forward(x, ids, None, h0, c0, weights, has_bias, has_proj, reverse, save)
+        run(x, ids, None, h0, c0, weights, has_bias, has_proj, reverse, save)
         return
     rows = steps * batch
     reserve = layers * rows * 5 * hidden + (layers - 1) * rows * recurrent
     reserve += layers * rows * hidden if has_proj else 0
     dy = like.new_zeros(steps, batch, recurrent) if options.get("dy", True) else None
     arguments = (inputs, None, c0, weights, has_bias, has_proj, reverse)
-    ops.lstm_backward(dy, None, None, *arguments, like.new_zeros(reserve), steps, True)
+    run = ops.lstm_backward_tf32 if options.get("tf32") else ops.lstm_backward
+    run(dy, None, None, *arguments, like.new_zeros(reserve), steps, True)
 
 
 def _head(ops, like, *, rows, classes, width=3, bias=True, save=True):

@@ -162,15 +162,50 @@ def _tensor_cores() -> list[Proof]:
         _lstm("grid, several cells a thread", (80, 1, 60_000, 1), 24, 32, 2, **way),
     ]
     return [
-        replace(
-            row,
-            what=f"tensor cores, {row.what}",
-            call={"dtype": "bfloat16"} | row.call,
-            kernel=row.kernel.replace("sequence_", "tensor_"),
-            source=row.source.replace("sequence", "tensor"),
-        )
-        for row in (*forward, *backward)
+        _on_tensor_cores(row, "tensor cores", {"dtype": "bfloat16"}) for row in forward + backward
     ]
+
+
+def _on_tensor_cores(row: Proof, name: str, call: dict) -> Proof:
+    return replace(
+        row,
+        what=f"{name}, {row.what}",
+        call=call | row.call,
+        kernel=row.kernel.replace("sequence_", "tensor_"),
+        source=row.source.replace("sequence", "tensor"),
+    )
+
+
+def _tf32() -> list[Proof]:
+    """float32 on tensor cores, in blocks with too little memory for the weights of the others."""
+    pair, few = (90, 2, 9000, 2), (80, 2, 4000, 1)
+    held = [
+        _lstm("2 blocks", pair, 32, 1, 3, quick=True),
+        _lstm("blocks without units", (90, 4, 11_000, 4), 40, 1, 2),
+        _lstm("a tile", (90, 2, 5800, 2), 16, 3, 2),
+        _lstm("2 layers", pair, 16, 1, 4, layers=2),
+        _lstm("2 layers of 2 blocks", (90, 4, 13_000, 4), 32, 1, 3, layers=2),
+        _lstm("ids, reverse, no bias", pair, 32, 1, 2, ids=True, reverse=True, bias=False),
+        _lstm("grid", few, 16, 1, 3, quick=True),
+        _lstm("grid, 2 layers", (80, 4, 4000, 1), 16, 1, 2, layers=2),
+    ]
+    apart = [
+        _lstm("2 layers, weights in shared memory", pair, 16, 1, 2, layers=2),
+        _lstm("grid, weights in shared memory", few, 16, 1, 2),
+    ]
+    forward = [*held, *(replace(row, cut=(_NOT_HELD,)) for row in apart)]
+    way = {"backward": True}
+    backward = [
+        _lstm("2 blocks", (90, 2, 4500, 2), 16, 1, 4, quick=True, **way),
+        _lstm("2 blocks of 32 units", (90, 2, 15_000, 2), 64, 1, 2, **way),
+        _lstm("blocks without units", (90, 4, 5500, 4), 20, 3, 2, **way),
+        _lstm("2 layers", (90, 2, 4500, 2), 8, 1, 4, layers=2, **way),
+        _lstm("2 layers of 2 blocks", (90, 4, 10_000, 4), 32, 1, 3, layers=2, **way),
+        _lstm("reverse, no dy", (90, 2, 4500, 2), 16, 1, 2, reverse=True, dy=False, **way),
+        _lstm("grid", few, 16, 1, 3, quick=True, **way),
+        _lstm("grid, 2 layers", (80, 4, 8000, 1), 32, 1, 2, layers=2, **way),
+    ]
+    return [_on_tensor_cores(row, "TF32", {"tf32": True}) for row in forward + backward]
 
 
 def _cells() -> list[Proof]:
@@ -253,4 +288,4 @@ def _texts() -> list[Proof]:
     ]
 
 
-PROOFS = [*_sequences(), *_tensor_cores(), *_cells(), *_heads(), *_rows(), *_texts()]
+PROOFS = [*_sequences(), *_tensor_cores(), *_tf32(), *_cells(), *_heads(), *_rows(), *_texts()]

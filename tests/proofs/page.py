@@ -51,7 +51,7 @@ FAULTS = """
 ## Faults that are refused
 
 {mutants} faults, put into the sources one at a time; {refused} are refused. In a race, the two lines
-that meet.
+that meet, as they were numbered when they were found.
 
 | launch | fault | refused because of |
 | --- | --- | --- |
@@ -135,6 +135,23 @@ the kernel for clusters as compiled for sm_80, which has none):
 | backward | in registers | 8 | 128 | 114 |
 | backward | in registers | 16 | 126 | 128 |
 | backward | in registers | 32 | 123 | 121 |
+
+float32 that may be rounded to TF32 goes through the same kernels, whose rows begin with "TF32": half
+as many values are in 16 bytes, so that 4 units are one store and h and dgates are rounded as they are
+handed on to products. Their launches give a block too little memory for the weights of the exact
+kernels, which would serve so few units otherwise. The registers, likewise of sm_90, and nothing
+spilled on sm_80, sm_90 and sm_100:
+
+| kernel | weights | units of a block | registers, cluster | registers, grid |
+| --- | --- | --- | --- | --- |
+| forward, TF32 | in registers | any | 128 | 128 |
+| forward, TF32 | in shared memory | any | 109 | 128 |
+| backward, TF32 | in registers | 8 | 121 | 128 |
+| backward, TF32 | in registers | 16 | 128 | 127 |
+| backward, TF32 | in registers | 32 | 127 | 128 |
+
+Backward in TF32 a thread stores its dgates before the products, not after them: held until then, they
+made two of these spill. `HMMA.1688.F32.TF32` is in all of them.
 
 Backward, the compiler must not compute places ahead (`in_place` in `tensor.cuh`): what it kept for
 that made it spill up to 73 registers' worth a thread. `HMMA.16816` is in every one of them, which

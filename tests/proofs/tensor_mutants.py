@@ -8,7 +8,9 @@ FORWARD, BACKWARD = "cuda/lstm_tensor_forward.cu", "cuda/lstm_tensor_backward.cu
 _FIRST = "  group_sync<kCluster>();\n"
 _FULL = "wait_for(&box->full[slot], phase);"
 _BARRIER = "if (active) __syncthreads();  // the same of a block's threads"
-_SHARED = "for (int b = lane % kOctet; r < rows && unit < a.H && b < size; b += kOctet)"
+_SHARED = "for (int b = lane % kLane<T>; r < rows && unit < a.H && b < size; b += kLane<T>)"
+_BYTES = "rows * sent * static_cast<int>(sizeof(T))"
+_PLACE = "u / kLane<T> * kLane<T>"
 _TELL = """        if (layer && step && step + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
 """
@@ -28,8 +30,8 @@ _IN_FORWARD = [
     ),
     ("no barrier before the first step", "2 blocks", _FIRST, ""),
     ("no wait for a step's h", "2 blocks", _FULL, ""),
-    ("16 bytes too few are waited for", "2 blocks", "rows * sent * 2;", "rows * sent * 2 - 16;"),
-    ("16 bytes too many are waited for", "2 blocks", "rows * sent * 2;", "rows * sent * 2 + 16;"),
+    ("16 bytes too few are waited for", "2 blocks", _BYTES + ";", _BYTES + " - 16;"),
+    ("16 bytes too many are waited for", "2 blocks", _BYTES + ";", _BYTES + " + 16;"),
     (
         "h counted at the other slot's barrier",
         "2 blocks",
@@ -55,7 +57,7 @@ _IN_FORWARD = [
         _SHARED,
         "for (int b = 0; r < rows && unit < a.H && b < size; ++b)",
     ),
-    ("h sent 8 units too far", "2 blocks", "u / kOctet * kOctet;", "u / kOctet * kOctet + 8;"),
+    ("h sent 8 units too far", "2 blocks", _PLACE + ";", _PLACE + " + 8;"),
     (
         "units of two blocks overlap",
         "2 blocks",
@@ -147,8 +149,8 @@ _IN_BACKWARD = [
     (
         "units share a dgate",
         "2 blocks",
-        "q * kUnits + u] = rounded[q];",
-        "q * kUnits + u / 2] = rounded[q];",
+        "q * kUnits + u] = operand(rounded[q]);",
+        "q * kUnits + u / 2] = operand(rounded[q]);",
     ),
     (
         "parts of two layers in one place",
@@ -193,14 +195,44 @@ _IN_BACKWARD = [
 ]
 
 
-def _all(source: str, direction: str, rows: list[tuple[str, ...]]) -> list[Mutant]:
+# In TF32, those of the above that depend on how many values a lane has, or on when they are stored.
+_TF32_FORWARD = (
+    "one slot in place of two",
+    "no wait for a step's h",
+    "16 bytes too few are waited for",
+    "no barrier between products and cells",
+    "every lane sends h to every block",
+    "the layer above gets h in place of its own",
+    "one exchange in place of two",
+)
+_TF32_BACKWARD = (
+    "one slot in place of two",
+    "no wait for a step's parts",
+    "no barrier between dgates and their products",
+    "two lanes hand on one column",
+    "units share a dgate",
+    "parts of two layers in one place",
+    "one exchange in place of two",
+)
+_SENT_TOO_FAR = ("h sent 4 units too far", "2 blocks", _PLACE + ";", _PLACE + " + 4;")
+
+
+def _all(
+    source: str, direction: str, rows: list[tuple[str, ...]], name: str = "tensor cores"
+) -> list[Mutant]:
     return [
-        fault(what, f"tensor cores, {launch}, {direction}", source, *texts, quick=k == 0)
+        fault(what, f"{name}, {launch}, {direction}", source, *texts, quick=k == 0)
         for k, (what, launch, *texts) in enumerate(rows)
     ]
+
+
+def _of(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [row for row in rows if row[0] in names]
 
 
 TENSOR_MUTANTS = [
     *_all(FORWARD, "forward", _IN_FORWARD),
     *_all(BACKWARD, "backward", _IN_BACKWARD),
+    *_all(FORWARD, "forward", [*_of(_TF32_FORWARD, _IN_FORWARD), _SENT_TOO_FAR], "TF32"),
+    *_all(BACKWARD, "backward", _of(_TF32_BACKWARD, _IN_BACKWARD), "TF32"),
 ]

@@ -14,6 +14,7 @@ import torch
 
 from charlm_fast import _extension
 
+from ..precision import takes_tf32
 from . import linear_cross_entropy, lstm, lstm_backward
 from .generate import generate
 from .sample import sample
@@ -80,7 +81,8 @@ def serving(
 ) -> str:
     """One line that says which kernel runs the steps of layers of such sizes.
 
-    It starts with ``cluster`` or ``grid``, each one launch for all steps, and ends with
+    Float32 is multiplied in TF32 where torch allows that to cuDNN's LSTM and it is faster. The line
+    starts with ``cluster`` or ``grid``, each one launch for all steps, and ends with
     ``wavefront`` where that launch takes all layers; or it starts with ``per step`` and the reason
     why the weights do not stay on the chip.
 
@@ -89,7 +91,7 @@ def serving(
     """
     like = _like(device, dtype)
     plan: str = torch.ops.charlm_fast_native.lstm_plan(
-        like, hidden, batch, has_proj, packed, backward, layers
+        like, hidden, batch, has_proj, packed, backward, layers, takes_tf32(device, dtype)
     )
     return plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import takes_tf32
 from ..reserve import layer_weights, previous_rows, split_reserve
 
 
@@ -34,7 +35,8 @@ def lstm(
         x, ids = x[ids], None
     if ids is not None:
         ids = ids.contiguous()
-    return torch.ops.charlm_fast_native.lstm_forward(
+    native = torch.ops.charlm_fast_native
+    return (native.lstm_forward_tf32 if takes_tf32(x.device, x.dtype) else native.lstm_forward)(
         x.contiguous(),
         ids,
         batch_sizes,
@@ -72,7 +74,9 @@ def lstm_backward(
     rows = x if ids is None else ids
     steps = rows.shape[0] if batch_sizes is None else batch_sizes.shape[0]
     folded = ids is not None and folds(x, ids)
-    dgates, dx, dh0, dc0, dprojected = torch.ops.charlm_fast_native.lstm_backward(
+    native = torch.ops.charlm_fast_native
+    backward = native.lstm_backward_tf32 if takes_tf32(x.device, x.dtype) else native.lstm_backward
+    dgates, dx, dh0, dc0, dprojected = backward(
         None if dy is None else dy.contiguous(),
         None if dhn is None else dhn.contiguous(),
         None if dcn is None else dcn.contiguous(),

@@ -51,8 +51,16 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
       "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
       "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
+      "lstm_forward_tf32(Tensor x, Tensor? ids, Tensor? batch_sizes, Tensor h0, "
+      "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, bool save) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "lstm_backward_tf32(Tensor? dy, Tensor? dhn, Tensor? dcn, int input, Tensor? batch_sizes, "
+      "Tensor c0, Tensor[] weights, bool has_bias, bool has_proj, bool reverse, Tensor reserve, "
+      "int steps, bool need_input) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
       "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
-      "int layers=1) -> str");
+      "int layers=1, bool tf32=False) -> str");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def(
       "sample(Tensor logits, Tensor temperature, int top_k, float top_p, float floor, int seed, "
@@ -76,6 +84,8 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&charlm::cuda::lstm_forward));
   m.impl("lstm_backward", TORCH_BOX(&charlm::cuda::lstm_backward));
+  m.impl("lstm_forward_tf32", TORCH_BOX(&charlm::cuda::lstm_forward_tf32));
+  m.impl("lstm_backward_tf32", TORCH_BOX(&charlm::cuda::lstm_backward_tf32));
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
   m.impl("segment_sum", TORCH_BOX(&charlm::cuda::segment_sum));
   m.impl("sample", TORCH_BOX(&charlm::cuda::sample));
