@@ -73,6 +73,10 @@ void check_close(const Tensors& found, const Tensors& expected, const std::strin
   }
 }
 
+#if !defined(CHARLM_MOST_THREADS)
+#define CHARLM_MOST_THREADS 5
+#endif
+
 const std::string kBFloat16 = "avx512_bf16";
 std::string prefix;
 
@@ -98,7 +102,7 @@ auto both_ways(const Task& task) {
   auto expected = on_one_thread(half ? kBFloat16 : "portable", task);
   const std::vector<std::string> isas = compared_isas();
   charlm::set_isa(half ? kBFloat16 : isas[draw(0, static_cast<int64_t>(isas.size()) - 1)]);
-  torch::stable::threads() = static_cast<int>(draw(1, 5));
+  torch::stable::threads() = static_cast<int>(draw(1, CHARLM_MOST_THREADS));
   torch::stable::nested() = draw(0, 7) == 0;
   auto found = task();
   torch::stable::nested() = false;
