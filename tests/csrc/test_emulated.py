@@ -3,16 +3,19 @@
 Their sources are compiled as they are but for three things: the regions for the instruction sets are
 left out, so that the compiler divides vectors of 64 bytes into those of AVX2; the few intrinsics
 are those of emulated/avx512.h; and what keeps a vector in a register keeps it in memory. So this
-shows what the sources compute, not what a compiler makes of them for such a CPU. The results of
-sanitizers/driver.cpp are compared with those of the portable kernels.
+shows what the sources compute. test_machine_code shows what a compiler makes of them for such a CPU:
+the kernels as they are shipped, on the CPU of Bochs. The results of sanitizers/driver.cpp are compared
+with those of the portable kernels.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import random
 import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +23,7 @@ import pytest
 import torch
 
 from .conftest import ROOT
-from .programs import STAND_INS, WARNINGS, compile_all, driver_sources, execute, run
+from .programs import SHIPPED, STAND_INS, WARNINGS, compile_all, driver_sources, execute, run
 
 HEADER = Path(__file__).parent / "emulated" / "avx512.h"
 FLAGS = [
@@ -142,9 +145,42 @@ def test_faults_are_seen(build: Build, fault: str) -> None:
     assert seen(build, fault)
 
 
+def test_intrinsics_are_the_instructions(cxx: str, tmp_path: Path) -> None:
+    """emulated/avx512.h beside a CPU that has all of it."""
+    program = tmp_path / "check"
+    sets = [f"-mavx512{name}" for name in ("f", "bw", "vl", "dq", "vnni", "bf16")]
+    warnings = [*WARNINGS, "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # of GCC's own headers
+    source = HEADER.with_name("check.cpp")
+    run([cxx, "-std=c++17", "-O1", *warnings, *sets, str(source), "-o", str(program)])
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if not {"avx512_vnni", "avx512_bf16"} <= set(flags.split()):
+        pytest.skip("compiled; this CPU has not both AVX512_VNNI and AVX512_BF16 to compare with")
+    assert run([str(program), "20000", str(random.randrange(1 << 40))]) == "20000 rounds\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_optimised(compiler: str, tmp_path: Path) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
     check(Build(compiler, tmp_path, "-Og").program(), 500)
+
+
+@pytest.mark.slow
+def test_machine_code(cxx: str, tmp_path: Path) -> None:
+    """As shipped, on an emulated CPU with all of it; of one thread, as its system has no more."""
+    if importlib.util.find_spec("bochscpu") is None:
+        pytest.skip("no bochscpu: pip install bochscpu-python==0.4.0")
+    rest = [cxx, *WARNINGS, "-O0", "-DCHARLM_MOST_THREADS=1"]
+    shipped = [cxx, *WARNINGS, *SHIPPED.split()]
+    made = compile_all(
+        driver_sources(), tmp_path, lambda source: shipped if is_avx512(source) else rest
+    )
+    program, library = str(tmp_path / "program"), str(tmp_path / "bochs.so")
+    run([cxx, *made, "-static", "-pthread", "-o", program])
+    source = HEADER.with_name("bochs.c")
+    run([cxx, "-x", "c", "-shared", "-fPIC", str(source), "-o", library])
+    machine = [sys.executable, str(HEADER.with_name("machine.py")), library, program]
+    cases = 100
+    out = run([*machine, str(cases), str(random.randrange(1 << 40)), "avx512"])
+    assert out == f"{cases} cases on avx512_bf16 avx512\n"

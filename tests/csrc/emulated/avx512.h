@@ -59,12 +59,14 @@ inline __m512i set1_epi32(int x) {
 // VMINPS and VMAXPS: the second operand, unless the first is less or more.
 inline __m512 maskz_min_ps(unsigned mask, __m512 a, __m512 b) {
   const Floats x = bits<Floats>(a), y = bits<Floats>(b);
-  return by_lane<__m512>(mask, [&](int k) { return x.lane[k] < y.lane[k] ? x.lane[k] : y.lane[k]; });
+  return by_lane<__m512>(mask,
+                         [&](int k) { return x.lane[k] < y.lane[k] ? x.lane[k] : y.lane[k]; });
 }
 
 inline __m512 maskz_max_ps(unsigned mask, __m512 a, __m512 b) {
   const Floats x = bits<Floats>(a), y = bits<Floats>(b);
-  return by_lane<__m512>(mask, [&](int k) { return x.lane[k] > y.lane[k] ? x.lane[k] : y.lane[k]; });
+  return by_lane<__m512>(mask,
+                         [&](int k) { return x.lane[k] > y.lane[k] ? x.lane[k] : y.lane[k]; });
 }
 
 inline __m512 min_ps(__m512 a, __m512 b) { return maskz_min_ps(0xffff, a, b); }
@@ -97,13 +99,17 @@ inline __m512 roundscale_ps(__m512 a) {
   return by_lane<__m512>(0xffff, [&](int k) { return std::nearbyint(x.lane[k]); });
 }
 
-// VSCALEFPS: a 2^floor(b); a NaN of either stays, and 2^-infinity is 0.
+// VSCALEFPS: a 2^floor(b). An infinite b makes 0 or infinity, also of a quiet NaN, and NaN of what
+// has no limit.
 inline __m512 scalef_ps(__m512 a, __m512 b) {
   const Floats x = bits<Floats>(a), y = bits<Floats>(b);
   return by_lane<__m512>(0xffff, [&](int k) {
-    const float n = std::floor(y.lane[k]);
-    if (n != n || x.lane[k] != x.lane[k]) return x.lane[k] + n;
-    return std::ldexp(x.lane[k], static_cast<int>(n < -1000 ? -1000 : n > 1000 ? 1000 : n));
+    const float from = x.lane[k], n = std::floor(y.lane[k]);
+    const bool quiet = from != from && (bits<uint32_t>(from) & 0x400000);
+    if (quiet && std::isinf(n)) return n > 0 ? n : 0.0f;
+    if (std::isinf(n) && (n > 0 ? from == 0 : std::isinf(from))) return NAN;
+    if (n != n || from != from) return from + n;
+    return std::ldexp(from, static_cast<int>(n < -1000 ? -1000 : n > 1000 ? 1000 : n));
   });
 }
 
@@ -153,8 +159,8 @@ inline __m256bh cvtneps_pbh(__m512 a) {
   for (int k = 0; k < kLanes; ++k) {
     const uint32_t wide = bits<uint32_t>(flushed(x.lane[k]));
     const bool is_nan = x.lane[k] != x.lane[k];
-    out.half[k] = static_cast<uint16_t>(
-        is_nan ? wide >> 16 | 0x40 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16);
+    out.half[k] = static_cast<uint16_t>(is_nan ? wide >> 16 | 0x40
+                                               : (wide + 0x7fff + (wide >> 16 & 1)) >> 16);
   }
   return bits<__m256bh>(out);
 }

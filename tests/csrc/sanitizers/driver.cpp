@@ -2,8 +2,8 @@
 // machine and one to five threads, for a sanitizer to watch. Results must be written whole, and
 // equal those of the portable kernels on one thread up to rounding; in bfloat16, which those lack,
 // those of the only kernels there on one thread, and the portable ones' in float32 up to the
-// coarser rounding. Sums of 8-bit products are equal bit by bit. Arguments are those that the checks
-// in Python let through.
+// coarser rounding. Sums of 8-bit products are equal bit by bit. Arguments are those that the
+// checks in Python let through.
 //
 // driver CASES SEED [PREFIX]: compares the instruction sets whose names begin so, by default all.
 #include <cmath>
@@ -133,8 +133,8 @@ void check_near(const Tensors& found, const Tensors& expected, const std::string
       off = std::max(off, static_cast<double>(std::abs(a[k] - b[k])));
     }
     check(off <= 0.15 * (most + 0.1), what + ": result " + std::to_string(n) + " is off by " +
-                                         std::to_string(off) + ", its largest value " +
-                                         std::to_string(most));
+                                          std::to_string(off) + ", its largest value " +
+                                          std::to_string(most));
   }
 }
 
@@ -219,10 +219,10 @@ void run_lstm() {
   check_close<T>(all, right_all, "lstm_gradients");
   if constexpr (std::is_same_v<T, BFloat16>) {
     auto [dx, dh0, dc0, found] = on_one_thread("portable", [&] {
-      return charlm::lstm_gradients(
-          in_float(dy), in_float(dhn), in_float(dcn), in_float(x), ids, batch_sizes, in_float(seen),
-          in_float(h0), in_float(c0), in_float(weights), has_bias, has_proj, reverse, wide[0],
-          wide[3], need_input, need_weights, false);
+      return charlm::lstm_gradients(in_float(dy), in_float(dhn), in_float(dcn), in_float(x), ids,
+                                    batch_sizes, in_float(seen), in_float(h0), in_float(c0),
+                                    in_float(weights), has_bias, has_proj, reverse, wide[0],
+                                    wide[3], need_input, need_weights, false);
     });
     found.insert(found.end(), {dh0, dc0});
     if (need_input) found.push_back(dx);
