@@ -20,6 +20,9 @@ typedef signed char Bytes __attribute__((vector_size(CHARLM_VECTOR_BYTES)));
 CHARLM_INLINE Bytes load_bytes(const signed char* p) {
   Bytes v;
   __builtin_memcpy(&v, p, sizeof(v));
+#if defined(CHARLM_VNNI)
+  CHARLM_KEEP(v);  // else GCC loads it for each row
+#endif
   return v;
 }
 
@@ -35,7 +38,7 @@ CHARLM_INLINE int load_bits(const signed char* p) {
 #if defined(CHARLM_VNNI)
 
 constexpr int kWeightOffset = 128;
-// Six rows would take 24 sums and 12 words, of 32 registers; with five the multipliers bind already.
+// Six rows would take 24 sums and 12 words, of 32 registers; with five the multipliers bind.
 constexpr int kDotRows = 5, kDotVectors = 4, kDotBeside = 2;
 
 struct Word {
