@@ -74,8 +74,12 @@ void check_close(const Tensors& found, const Tensors& expected, const std::strin
   }
 }
 
+// Less for a CPU that is itself a program.
 #if !defined(CHARLM_MOST_THREADS)
 #define CHARLM_MOST_THREADS 5
+#endif
+#if !defined(CHARLM_MOST_ROWS)
+#define CHARLM_MOST_ROWS 24  // steps of a sequence, and sequences
 #endif
 
 const std::string kBFloat16 = "avx512_bf16";
@@ -146,8 +150,9 @@ Tensors list(const std::tuple<Parts...>& parts) {
 
 template <class T>
 void run_lstm() {
-  const int64_t L = draw(1, 4), T_ = draw_size(24), H = draw_size(70), I = draw_size(70);
-  const int64_t B = draw(0, 9) ? draw_size(24) : 0, V = draw_size(40);
+  const int64_t L = draw(1, 4), T_ = draw_size(CHARLM_MOST_ROWS), H = draw_size(70),
+                I = draw_size(70);
+  const int64_t B = draw(0, 9) ? draw_size(CHARLM_MOST_ROWS) : 0, V = draw_size(40);
   const bool has_bias = flip(), has_proj = draw(0, 3) == 0, reverse = flip();
   const bool by_id = flip(), packed = B > 0 && draw(0, 2) == 0;
   const int64_t R = has_proj ? draw(1, H) : H;
@@ -484,8 +489,9 @@ void check_finite(const Tensors& found, const std::string& what) {
 // side of a half is another integer.
 void run_int8() {
   const bool compared = flip(), has_bias = flip(), reverse = flip();
-  const int64_t L = compared ? 1 : draw(1, 3), T_ = compared ? 1 : draw_size(24);
-  const int64_t H = draw_size(70), I = draw_size(70), B = draw(0, 9) ? draw_size(24) : 0;
+  const int64_t L = compared ? 1 : draw(1, 3), T_ = compared ? 1 : draw_size(CHARLM_MOST_ROWS);
+  const int64_t H = draw_size(70), I = draw_size(70),
+                B = draw(0, 9) ? draw_size(CHARLM_MOST_ROWS) : 0;
   const int64_t R = draw(0, 3) == 0 ? draw(1, H) : H;
   const bool packed = !compared && B > 0 && flip();
   int64_t rows = T_ * B;
