@@ -5,7 +5,8 @@
 // coarser rounding. Sums of 8-bit products are equal bit by bit. Arguments are those that the
 // checks in Python let through.
 //
-// driver CASES SEED [PREFIX]: compares the instruction sets whose names begin so, by default all.
+// driver CASES SEED [PREFIX [KIND]]: compares the instruction sets whose names begin so, by default
+// all; draws cases of one kind of run_one alone, or of bfloat16 (18), by default of all.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -597,9 +598,10 @@ int main(int count, char** argument) {
   for (int64_t k = 0; k < cases; ++k) {
     random_bits.seed(first + k);
     try {
-      const int64_t kind = draw(0, 17);
+      const int64_t drawn = draw(0, 17), kind = count > 4 ? std::atoll(argument[4]) : drawn;
       const std::vector<std::string> isas = compared_isas();
-      if (draw(0, 4) == 0 && std::count(isas.begin(), isas.end(), kBFloat16))
+      const bool half = count > 4 ? kind > 17 : draw(0, 4) == 0;
+      if (half && std::count(isas.begin(), isas.end(), kBFloat16))
         run_lstm<BFloat16>();
       else
         flip() ? run_one<float>(kind) : run_one<double>(kind);
