@@ -2,10 +2,11 @@
 
     python benchmarks/inner_loops.py [--isa neon] [--cpu apple-m1 neoverse-v1] [--match float]
 
-compiles csrc/cpu/isa/ISA/lstm.cpp, takes its loops of multiply-adds from the machine code and gives
-each to llvm-mca, with all data in the first cache. The limit is what the loop's multiply-adds alone
-take in the same model. Needs the compiler (for NEON g++-aarch64-linux-gnu), objdump and llvm-mca
-(Debian's llvm-19 knows neoverse-v1; llvm-14 does not).
+compiles csrc/cpu/isa/ISA/lstm.cpp, or int8.cpp for an instruction set of 8-bit products, takes its
+loops of multiply-adds from the machine code and gives each to llvm-mca, with all data in the first
+cache. The limit is what the loop's multiply-adds alone take in the same model, beside it what its
+loads alone take. Needs the compiler (for NEON g++-aarch64-linux-gnu), objdump and llvm-mca (that of
+Debian's llvm-19 knows neoverse-v1; llvm-14's does not).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = ("-std=c++17", "-O3", "-ffp-contract=fast")  # as in setup.py
 LEAST, LONGEST = 8, 200  # multiply-adds and instructions of a loop that is looked at
 ITERATIONS = 500
-STACK = re.compile(r"\[sp|\(%rsp|\(%rbp")
+STACK = re.compile(r"\[sp|\(%rsp")
+LOADED = re.compile(
+    r"(\S+)\s+.*?((?:-?0x[0-9a-f]+)?\(%[^)]*\)),.*%([xyz]mm\d+)"
+)  # x86: from memory
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,23 @@ class Target:
     cpus: tuple[str, ...]
     fma: str  # what multiply-adds begin with
     jump: str  # what a loop ends with
+    source: str = "lstm"
+    match: str = "<float"  # in the names of functions that are looked at
 
 
-X86 = ("x86_64", ("znver3",), "vfmadd", r"j\w+")
+def x86(*cpus: str, fma: str = "vfmadd", source: str = "lstm", match: str = "<float") -> Target:
+    return Target("", "x86_64", cpus, fma, r"j\w+", source, match)
+
+
+DOTS = ("znver4", "icelake-server", "sapphirerapids")
 TARGETS = {
     "neon": Target(
         "aarch64-linux-gnu-", "aarch64", ("apple-m1", "neoverse-v1"), "fmla", r"b\.\w+|cbn?z \w+,"
     ),
-    "avx2": Target("", *X86),
-    "avx512": Target("", X86[0], ("znver4",), *X86[2:]),
+    "avx2": x86("znver3"),
+    "avx512": x86("znver4"),
+    "avx512_bf16": x86(DOTS[0], DOTS[2], fma="vdpbf16ps", match="bf16"),
+    "avx512_vnni": x86(*DOTS, fma="vpdpbusd", source="int8", match="int8"),
 }
 
 
@@ -59,6 +71,17 @@ class Loop:
         """The multiply-adds alone."""
         return [line for line in self.body if line.startswith(target.fma)]
 
+    def loads(self) -> list[str]:
+        """Those of vectors alone, each into a register that nothing reads."""
+        out = [line for line in self.body if line.startswith("ld")]
+        for line in self.body:
+            if found := LOADED.match(line):
+                plain = (
+                    found[1] if found[1].startswith(("vmov", "vpbroad", "vbroad")) else "vmovups"
+                )
+                out.append(f"{plain} {found[2]},%{found[3]}")
+        return out
+
     def touches_stack(self) -> int:
         return sum(bool(STACK.search(line)) for line in self.body)
 
@@ -71,7 +94,7 @@ def run(command: list[str], text: str = "") -> str:
 
 
 def disassembly(isa: str, target: Target, cxx: str) -> str:
-    source = ROOT / "csrc" / "cpu" / "isa" / isa / "lstm.cpp"
+    source = ROOT / "csrc" / "cpu" / "isa" / isa / f"{target.source}.cpp"
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/out.o"
         run([*cxx.split(), *SHIPPED, f"-I{ROOT}/csrc", "-c", str(source), "-o", out])
@@ -110,28 +133,30 @@ def main() -> None:
     parser.add_argument("--isa", choices=sorted(TARGETS), default="neon")
     parser.add_argument("--cpu", nargs="+", help="names of llvm-mca's -mcpu")
     parser.add_argument("--cxx", help="compiler: by default that of the instruction set")
-    parser.add_argument("--match", default="<float", help="functions whose name holds this")
+    parser.add_argument("--match", help="functions whose name holds this")
     parser.add_argument("--mca", default=shutil.which("llvm-mca-19") or "llvm-mca")
     args = parser.parse_args()
     target = TARGETS[args.isa]
     code = disassembly(args.isa, target, args.cxx or f"{target.prefix}g++")
-    print("| loop | CPU | instructions | multiply-adds | cycles | limit | stack |")
-    print("|---|---|---|---|---|---|---|")
+    match = args.match or target.match
+    print("| loop | CPU | instructions | multiply-adds | cycles | limit | loads | stack |")
+    print("|---|---|---|---|---|---|---|---|")
     seen = set[Loop]()
     for loop in loops(code, target):
-        if args.match not in loop.function or loop in seen:
+        if match not in loop.function or loop in seen:
             continue
         seen.add(loop)
         fma = loop.of(target)
+        parts = (list(loop.body), fma, loop.loads())
         for cpu in args.cpu or target.cpus:
-            found, limit = (cycles(args.mca, target, cpu, b) for b in (list(loop.body), fma))
+            found, limit, loads = (cycles(args.mca, target, cpu, part) for part in parts)
             name = loop.function.replace(f"charlm::{args.isa}::", "").removeprefix("void ")
             print(
                 f"| {name} | {cpu} | {len(loop.body) + 1} | {len(fma)} | {found:.1f} "
-                f"| {limit:.1f} | {loop.touches_stack()} |"
+                f"| {limit:.1f} | {loads:.1f} | {loop.touches_stack()} |"
             )
     if not seen:
-        sys.exit(f"no loop of {LEAST} multiply-adds in functions with {args.match!r}")
+        sys.exit(f"no loop of {LEAST} multiply-adds in functions with {match!r}")
 
 
 if __name__ == "__main__":

@@ -33,3 +33,24 @@ def test_an_inner_loop_of_multiply_adds_is_found():
 
 def test_a_loop_of_few_is_left_out():
     assert list(inner_loops.loops(code(inner_loops.LEAST - 1), NEON)) == []
+
+
+X86_BODY = (
+    "vmovdqu32 (%rcx),%zmm5",
+    "add    $0x8,%rdx",
+    "vpbroadcastd -0x8(%rdx,%rdi,1),%zmm30",
+    "vpdpbusd 0x40(%rdx),%zmm5,%zmm4",
+    "vpdpbusd %zmm30,%zmm5,%zmm4",
+    "vmovdqa64 %zmm4,0x508(%rsp)",
+)
+
+
+def test_loads_are_told_from_what_computes_and_stores():
+    loop = inner_loops.Loop("multiply_int8", X86_BODY)
+    assert loop.loads() == [
+        "vmovdqu32 (%rcx),%zmm5",
+        "vpbroadcastd -0x8(%rdx,%rdi,1),%zmm30",
+        "vmovups 0x40(%rdx),%zmm4",
+    ]
+    assert loop.of(inner_loops.TARGETS["avx512_vnni"]) == list(X86_BODY[3:5])
+    assert loop.touches_stack() == 1

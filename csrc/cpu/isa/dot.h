@@ -20,6 +20,9 @@ typedef signed char Bytes __attribute__((vector_size(CHARLM_VECTOR_BYTES)));
 CHARLM_INLINE Bytes load_bytes(const signed char* p) {
   Bytes v;
   __builtin_memcpy(&v, p, sizeof(v));
+#if defined(CHARLM_VNNI)
+  CHARLM_KEEP(v);  // else GCC loads it for each row
+#endif
   return v;
 }
 
@@ -35,7 +38,8 @@ CHARLM_INLINE int load_bits(const signed char* p) {
 #if defined(CHARLM_VNNI)
 
 constexpr int kWeightOffset = 128;
-constexpr int kDotRows = 6, kDotVectors = 4, kDotBeside = 2;
+// Six rows would take 24 sums and 12 words, of 32 registers; with five the multipliers bind.
+constexpr int kDotRows = 5, kDotVectors = 4, kDotBeside = 2;
 
 struct Word {
   __m512i values;
@@ -48,6 +52,7 @@ CHARLM_INLINE Word load_word(const signed char* p) { return {_mm512_set1_epi32(l
 CHARLM_INLINE void add_products(Sum& sum, const Word (&a)[2], Bytes w0, Bytes w1) {
   sum.lanes = _mm512_dpbusd_epi32(sum.lanes, (__m512i)w0, a[0].values);
   sum.lanes = _mm512_dpbusd_epi32(sum.lanes, (__m512i)w1, a[1].values);
+  CHARLM_KEEP(sum.lanes);  // where it is, else GCC copies it to and fro
 }
 CHARLM_INLINE Int total(const Sum& sum) { return (Int)sum.lanes; }
 CHARLM_INLINE Int nearest(Vec<float> v) { return (Int)_mm512_maskz_cvtps_epi32(0xffff, (__m512)v); }
