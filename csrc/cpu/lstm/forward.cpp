@@ -27,6 +27,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.T = batch_sizes ? batch_sizes->size(0) : rows.size(0);
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
+  const int64_t pre_width =
+      width + (k.pack_gate_triples ? 64 / sizeof(T) : 0);  // as kernels have it
   Plan plan(s, batch_sizes, reverse, sizeof(S), panels);
   plan.choose_forward(k, s);
   const Schedule& schedule = plan.schedule;
@@ -67,12 +69,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
           has_proj ? take_narrow<S>(arena, depth(s.H) * hr_panels * k.panel_width) : nullptr;
       layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     }
-    table = arena.take(V * width);
+    table = arena.take(V * pre_width);
     pre.clear();
     gather.clear();
     for (int64_t slot = 0; slot < plan.slots(); ++slot) {
       const int64_t steps = schedule.wavefront ? s.T : schedule.chunk;
-      pre.push_back(arena.take(steps * plan.tile_rows() * width));
+      pre.push_back(arena.take(steps * plan.tile_rows() * pre_width));
       gather.push_back(
           take_narrow<S>(arena, schedule.tiles > 1 ? chunk_rows * std::max(s.I, s.R) : 0));
     }
@@ -109,7 +111,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     if (layer.bias) k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
     if (l == 0 && ids)
       k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias, table,
-                 width, true, false, schedule.strips);
+                 pre_width, true, false, schedule.strips);
   };
   const auto pack_projection = [&](const Layer<S>& layer) {
     for (int64_t p = 0; p < hr_panels; ++p)

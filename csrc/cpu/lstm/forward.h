@@ -60,7 +60,7 @@ CHARLM_INLINE void forward_step(const ForwardArgs<S>& a, i64 l, i64 t, i64 step,
   S* gates = a.save ? a.gates[l] + row0 * 4 * H : nullptr;
   S* cells = a.save ? a.cells[l] + row0 * H : nullptr;
   const S* packed = a.layers[l].packed_hh;
-  const i64 width = gate_panels<S>(H) * kPanelWidth<S>;
+  const i64 width = pre_width<S>(H);
   const Range panels = own_panels(a, member);
   // Every other step goes back over the panels, the last of which is still in L1, and takes the
   // units that were computed last as the last terms of its sums.
@@ -158,15 +158,15 @@ void input_product(const ForwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chu
     }
     x = to;
   }
-  multiply_panels<S>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre, width,
-                     true, false, s.strips);
+  multiply_panels<S>(x, I, rows, layer.packed_ih, I, width, p0, p1, layer.packed_bias, pre,
+                     pre_width<S>(a.H), true, false, s.strips);
 }
 
 template <class S>
 void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
-  const i64 panels = gate_panels<S>(a.H), width = panels * kPanelWidth<S>;
+  const i64 panels = gate_panels<S>(a.H), width = pre_width<S>(a.H);
   const bool folded = l == 0 && a.ids;
   // In a wavefront the layer below computes half of this layer's input products.
   const i64 half = s.wavefront ? panels / 2 : 0;

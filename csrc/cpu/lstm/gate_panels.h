@@ -6,6 +6,18 @@
 namespace charlm {
 namespace CHARLM_ISA {
 
+template <class S>
+CHARLM_INLINE i64 gate_panels(i64 H) {
+  return (H + kLanes<S> - 1) / kLanes<S>;
+}
+
+// Elements from one row of input products to the next. Where tiles are tall, a line more than there
+// are: rows a power of two apart crowd into few sets of L1.
+template <class S>
+CHARLM_INLINE i64 pre_width(i64 H) {
+  return gate_panels<S>(H) * kPanelWidth<S> + (kTall ? 64 / sizeof(Compute<S>) : 0);
+}
+
 // Columns [0, last) of one gate of a vector of units, of which there are `units`, out of rows of K:
 // column k to `to` + k W.
 // Blocks of L rows by L words are transposed in registers; the edges go element by element.
@@ -48,11 +60,6 @@ void pack_gate_bias(const S* bias, i64 H, i64 p, Compute<S>* packed) {
   const int units = H - p * L < L ? static_cast<int>(H - p * L) : L;
   for (i64 gate = 0; gate < 4; ++gate)
     store(packed + p * kPanelWidth<S> + gate * L, load_n(bias + gate * H + p * L, units));
-}
-
-template <class S>
-CHARLM_INLINE i64 gate_panels(i64 H) {
-  return (H + kLanes<S> - 1) / kLanes<S>;
 }
 
 }  // namespace CHARLM_ISA
