@@ -1,13 +1,17 @@
 // Forward driver: allocates, packs the weights, and runs the kernels over torch's threads.
 //
 // On one thread the layers are packed in turn, each before its steps and into the same place, which
-// is in the cache then: packing reads the weights once and writes little to memory.
+// is in the cache then; or, of few rows without gradients, kept for the next call (kept.h).
+#include "cpu/lstm/kept.h"
 #include "cpu/lstm/lstm.h"
 #include "cpu/lstm/plan.h"
 #include "cpu/memory/running.h"
 
 namespace charlm {
 namespace {
+
+// Of more rows packing is too small a part to keep what it made.
+constexpr int64_t kKeptRows = 2048;
 
 template <class S>
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
@@ -52,23 +56,55 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   std::vector<T*> pre;
   std::vector<S*> gather;
   const int64_t chunk_rows = schedule.chunk * plan.tile_rows();
-  const auto lay_out = [&](T* base) {
+  const auto lay_out_weights = [&](T* base, bool shared) {
     Arena<T> arena(base);
     const int64_t widest = std::max<int64_t>(layers[0].I, s.L > 1 ? s.R : 0);
     for (Layer<S>& layer : layers) {
-      if (in_turn && &layer > &layers[0]) {  // in the place of the layer before
+      if (shared && &layer > &layers[0]) {  // in the place of the layer before
         layer.packed_ih = layers[0].packed_ih;
         layer.packed_hh = layers[0].packed_hh;
         layer.packed_hr = layers[0].packed_hr;
-        layer.packed_bias = layers[0].packed_bias;
         continue;
       }
-      layer.packed_ih = take_narrow<S>(arena, depth(in_turn ? widest : layer.I) * width);
+      layer.packed_ih = take_narrow<S>(arena, depth(shared ? widest : layer.I) * width);
       layer.packed_hh = take_narrow<S>(arena, depth(s.R) * width);
       layer.packed_hr =
           has_proj ? take_narrow<S>(arena, depth(s.H) * hr_panels * k.panel_width) : nullptr;
-      layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     }
+    return arena.used();
+  };
+  const int64_t kept_bytes = lay_out_weights(nullptr, false) * static_cast<int64_t>(sizeof(T));
+  const bool keeps = in_turn && !save && !ids && s.N <= kKeptRows && kept_bytes <= kMostKeptBytes;
+  std::shared_ptr<const KeptWeights> kept;
+  std::shared_ptr<KeptWeights> fresh;
+  if (keeps) {
+    std::vector<int64_t> key = {
+        reinterpret_cast<intptr_t>(&k),          sizeof(S), s.L, s.I, s.H, s.R, schedule.strips,
+        static_cast<int64_t>(schedule.recurrent)};
+    Fingerprint print;
+    const auto add = [&](const S* w, int64_t count) {
+      key.push_back(reinterpret_cast<intptr_t>(w));
+      print.add(w, count * static_cast<int64_t>(sizeof(S)));
+    };
+    for (const Layer<S>& layer : layers) {
+      add(layer.w_ih, 4 * s.H * layer.I);
+      add(layer.w_hh, 4 * s.H * s.R);
+      if (has_proj) add(layer.w_hr, s.R * s.H);
+    }
+    kept = Keeper::instance().find(key);
+    if (!kept || !(kept->print == print)) {
+      kept = nullptr;
+      Keeper::instance().forget(key);
+      fresh = std::make_shared<KeptWeights>();
+      *fresh = {std::move(key), print, kept_bytes, make_buffer<char>(kept_bytes)};
+    }
+    lay_out_weights(reinterpret_cast<T*>((fresh ? fresh : kept)->packed.get()), false);
+  }
+  const bool shared = in_turn && !keeps;
+  const auto lay_out = [&](T* base) {
+    Arena<T> arena(base);
+    if (!keeps) arena.take(lay_out_weights(base, shared));
+    for (Layer<S>& layer : layers) layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     table = arena.take(V * pre_width);
     pre.clear();
     gather.clear();
@@ -117,14 +153,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     for (int64_t p = 0; p < hr_panels; ++p)
       pack_hr(layer.w_hr, 1, s.H, s.H, s.R, p, layer.packed_hr);
   };
-  // All layers before the first step, unless they come one after the other on one thread. The first
-  // index is the panel, so that equal shares go to all threads.
-  if (!in_turn) {
+  // All layers before the first step, unless they share a place. The first index is the panel, so
+  // that equal shares go to all threads.
+  if (kept) {
+    for (const Layer<S>& layer : layers)
+      for (int64_t p = 0; layer.bias && p < panels; ++p)
+        k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
+  } else if (!shared) {
     const int64_t grain = div_up(int64_t{65536}, 4 * s.H * s.R / std::max<int64_t>(panels, 1) + 1);
     torch::stable::parallel_for(0, panels * s.L, grain, [&](int64_t begin, int64_t end) {
       for (int64_t job = begin; job < end; ++job) pack_panel(job % s.L, job / s.L);
     });
     for (const Layer<S>& layer : layers) pack_projection(layer);
+    if (fresh) Keeper::instance().keep(fresh);
   }
 
   std::vector<S*> ys = slices(inner_y, s.L - 1, s.N * s.R);
@@ -153,7 +194,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   args.states = states;
   args.c = c.data();
   plan.run(s.L, false, [&](int64_t l, int64_t tile, Member& member) {
-    if (in_turn) {
+    if (shared) {
       for (int64_t p = 0; p < panels; ++p) pack_panel(l, p);
       pack_projection(layers[l]);
     }
