@@ -19,12 +19,14 @@ pytestmark = pytest.mark.skipif(
 STEPS = 20  # more than the kernel for unpacked weights takes
 
 
-def drawn(input_size: int, hidden: int, B: int, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+def drawn(
+    input_size: int, hidden: int, B: int, dtype: torch.dtype
+) -> tuple[charlm_fast.LSTM, Tensor]:
     module = charlm_fast.LSTM(input_size, hidden, 2, dtype=dtype)
     return module.eval(), torch.randn(STEPS, B, input_size, dtype=dtype)
 
 
-def right(module: nn.Module, x: Tensor) -> Tensor:
+def right(module: charlm_fast.LSTM, x: Tensor) -> Tensor:
     """In float64, by torch."""
     twin = nn.LSTM(module.input_size, module.hidden_size, 2).double()
     twin.load_state_dict(module.state_dict())
