@@ -54,7 +54,8 @@ def test_one_number_changes(k: int, place: str) -> None:
     """The least change of one weight, which no version counter sees."""
     module, x = drawn(7, 9, 3, torch.float32)
     module(x)
-    weight = [module.weight_ih_l0, module.weight_hh_l0, module.weight_ih_l1, module.weight_hh_l1][k]
+    name = ("weight_ih_l0", "weight_hh_l0", "weight_ih_l1", "weight_hh_l1")[k]
+    weight = dict(module.named_parameters())[name]
     flat = weight.detach().numpy().reshape(-1)
     at = {"first": 0, "middle": flat.size // 2, "last": flat.size - 1}[place]
     flat[at] += 1
