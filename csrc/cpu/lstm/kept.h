@@ -1,10 +1,10 @@
 // Packed weights kept from one call to the next.
 //
 // Packing is a tenth of a sequence of one row. No version counter tells of a write through `.data`
-// or through memory that an array shares, so each call reads the weights and compares what it
-// makes of them, eight hashes of 64 bits, with what they were when they were packed: a quarter of
-// the time. Any change of one word changes a hash; many at once leave all eight as they were by a
-// chance of 2^-64 at most.
+// or through memory that an array shares, so each call reads the weights and compares eight hashes
+// of 64 bits with those of when they were packed, in two thirds of the time and without writing.
+// Any change of one word changes a hash; many at once leave all eight as they were by a chance of
+// 2^-64 at most.
 #pragma once
 
 #include <algorithm>
