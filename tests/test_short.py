@@ -59,12 +59,14 @@ CHANGES: dict[str, Callable[[charlm_fast.LSTM], Any]] = {
 }
 
 
+@pytest.mark.parametrize("steps", [1, 40])  # of which the second keeps packed weights
 @pytest.mark.parametrize("name", CHANGES)
-def test_changed_weights_are_seen(name: str) -> None:
+def test_changed_weights_are_seen(name: str, steps: int) -> None:
     module = charlm_fast.LSTM(6, 8, 2)
-    x, state = torch.randn(1, 3, 6), (torch.randn(2, 3, 8), torch.randn(2, 3, 8))
+    x, state = torch.randn(steps, 3, 6), (torch.randn(2, 3, 8), torch.randn(2, 3, 8))
     with torch.no_grad():
         before = module(x, state)[0]
+        assert torch.equal(module(x, state)[0], before)
         CHANGES[name](module)
         x, h, c = (v.to(module.weight_ih_l0.dtype) for v in (x, *state))
         y, (hn, cn) = module(x, (h, c))

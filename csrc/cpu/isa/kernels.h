@@ -37,6 +37,7 @@ struct SequenceKernels {
   // In strips, which multiply, forward and backward take too: faster from this many rows on.
   i64 strip_rows;
   void (*pack_gate_strips)(const S* w, i64 H, i64 K, i64 panel, S* packed);
+  void (*pack_gate_triples)(const S* w, i64 H, i64 K, i64 panel, S* packed);
   void (*pack_plain_strips)(const S* w, i64 row, i64 column, i64 K, i64 N, i64 panel, S* packed);
   void (*multiply)(const S* a, i64 a_stride, i64 rows, const S* packed, i64 K, i64 N, i64 p0,
                    i64 p1, const Compute<S>* bias, Compute<S>* out, i64 out_stride, bool padded,

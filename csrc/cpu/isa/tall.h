@@ -35,11 +35,11 @@ struct Parts {
 // `tiles` times MR rows of out = or += rows of a by `depth` rows of a strip, then + bias. Rows of a
 // are `stride` apart, or `grouped` side by side, kTallRows of them, the next group behind `stride`.
 // `ahead`: on the way, asks for the block at `next`.
-template <class T, int MR, bool grouped, bool ahead>
+template <class T, int MR, bool grouped, bool ahead, int V = kTallVectors>
 __attribute__((noinline)) void tall_tiles(i64 tiles, const T* a, i64 stride, const T* strip,
                                           i64 depth, const T* next, bool add, const T* bias, T* out,
                                           i64 out_stride) {
-  constexpr int L = kLanes<T>, V = kTallVectors, W = kTallWidth<T>;
+  constexpr int L = kLanes<T>, W = V * L;
 #pragma GCC unroll 1
   for (; tiles; --tiles, a += grouped ? stride : MR * stride, out += MR * out_stride) {
     Vec<T> sum[MR][V] = {};
@@ -81,30 +81,36 @@ __attribute__((noinline)) void tall_tiles(i64 tiles, const T* a, i64 stride, con
   }
 }
 
+// Rows of a tile of V vectors, at most: as many sums as there are registers for.
+template <int V>
+constexpr int kMostRows = kTallRows * kTallVectors / V;
+
 // The function for MR rows.
-template <class T, bool grouped, bool ahead>
+template <class T, bool grouped, bool ahead, int V = kTallVectors>
 CHARLM_INLINE auto tall_tiles_of(i64 rows) {
-  using Tiles = decltype(&tall_tiles<T, 1, grouped, ahead>);
+  using Tiles = decltype(&tall_tiles<T, 1, grouped, ahead, V>);
+  constexpr int most = kMostRows<V>, fifth = most < 5 ? most : 5;
   static constexpr Tiles by_rows[kTallRows] = {
-      tall_tiles<T, 1, grouped, ahead>, tall_tiles<T, 2, grouped, ahead>,
-      tall_tiles<T, 3, grouped, ahead>, tall_tiles<T, 4, grouped, ahead>,
-      tall_tiles<T, 5, grouped, ahead>, tall_tiles<T, 6, grouped, ahead>};
+      tall_tiles<T, 1, grouped, ahead, V>,     tall_tiles<T, 2, grouped, ahead, V>,
+      tall_tiles<T, 3, grouped, ahead, V>,     tall_tiles<T, 4, grouped, ahead, V>,
+      tall_tiles<T, fifth, grouped, ahead, V>, tall_tiles<T, most, grouped, ahead, V>};
   return by_rows[rows - 1];
 }
 
 // Rows of a by one block of a strip, in even tiles, the larger ones first.
-template <class T>
+template <class T, int V = kTallVectors>
 CHARLM_INLINE void tall_block(const T* a, i64 stride, i64 rows, const T* strip, i64 depth,
                               const T* next, bool add, const T* bias, T* out, i64 out_stride) {
-  const i64 tiles = (rows + kTallRows - 1) / kTallRows, each = rows / tiles, larger = rows % tiles;
+  constexpr i64 most = kMostRows<V>;
+  const i64 tiles = (rows + most - 1) / most, each = rows / tiles, larger = rows % tiles;
   const auto go = [&](auto function, i64 count, i64 size) __attribute__((always_inline)) {
     function(count, a, stride, strip, depth, next, add, bias, out, out_stride);
     a += count * size * stride;
     out += count * size * out_stride;
   };
-  if (larger) go(tall_tiles_of<T, false, false>(each + 1), larger, each + 1);
-  if (tiles - larger > 1) go(tall_tiles_of<T, false, false>(each), tiles - larger - 1, each);
-  go(tall_tiles_of<T, false, true>(each), 1, each);
+  if (larger) go(tall_tiles_of<T, false, false, V>(each + 1), larger, each + 1);
+  if (tiles - larger > 1) go(tall_tiles_of<T, false, false, V>(each), tiles - larger - 1, each);
+  go(tall_tiles_of<T, false, true, V>(each), 1, each);
 }
 
 // The same of rows in groups, the last of which may have fewer.

@@ -9,6 +9,8 @@
 
 namespace charlm {
 
+enum class Packing { panels, strips, triples };  // panels.h, tall.h, triples.h
+
 // Steps of a batch whose rows are sorted by length: step t holds rows [0, size[t]) at
 // offset[t]. The rows split into tiles, the steps into chunks, and a tile's pass over one
 // layer is one unit of work for a thread, or with a single tile for a team. A slot is scratch that
@@ -23,6 +25,7 @@ struct Schedule {
   bool wavefront;  // layers on different threads, each a chunk behind the one below
   bool strips;     // how panels are packed
   int* progress;   // (L, tiles): chunks finished, published with release
+  Packing recurrent = Packing::panels;  // how those of w_hh are, forward
 };
 
 template <class S>

@@ -1,10 +1,17 @@
 // Forward driver: allocates, packs the weights, and runs the kernels over torch's threads.
+//
+// On one thread the layers are packed in turn, each before its steps and into the same place, which
+// is in the cache then; or, of few rows without gradients, kept for the next call (kept.h).
+#include "cpu/lstm/kept.h"
 #include "cpu/lstm/lstm.h"
 #include "cpu/lstm/plan.h"
 #include "cpu/memory/running.h"
 
 namespace charlm {
 namespace {
+
+// Of more rows packing is too small a part to keep what it made.
+constexpr int64_t kKeptRows = 2048;
 
 template <class S>
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
@@ -24,9 +31,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   s.T = batch_sizes ? batch_sizes->size(0) : rows.size(0);
   s.N = batch_sizes ? rows.size(0) : s.T * s.B;
   const int64_t panels = div_up(s.H, k.lanes), width = panels * k.panel_width;
+  const int64_t pre_width =
+      width + (k.pack_gate_triples ? 64 / sizeof(T) : 0);  // as kernels have it
   Plan plan(s, batch_sizes, reverse, sizeof(S), panels);
-  plan.choose_strips(k);
+  plan.choose_forward(k, s);
   const Schedule& schedule = plan.schedule;
+  const bool in_turn = plan.layer_by_layer();
 
   const int64_t inner = (s.L - 1) * s.N * s.R, unprojected = has_proj ? s.L * s.N * s.H : 0;
   const int64_t reserve_size = s.L * s.N * 5 * s.H + inner + unprojected;
@@ -46,21 +56,61 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   std::vector<T*> pre;
   std::vector<S*> gather;
   const int64_t chunk_rows = schedule.chunk * plan.tile_rows();
-  const auto lay_out = [&](T* base) {
+  const auto lay_out_weights = [&](T* base, bool shared) {
     Arena<T> arena(base);
+    const int64_t widest = std::max<int64_t>(layers[0].I, s.L > 1 ? s.R : 0);
     for (Layer<S>& layer : layers) {
-      layer.packed_ih = take_narrow<S>(arena, depth(layer.I) * width);
+      if (shared && &layer > &layers[0]) {  // in the place of the layer before
+        layer.packed_ih = layers[0].packed_ih;
+        layer.packed_hh = layers[0].packed_hh;
+        layer.packed_hr = layers[0].packed_hr;
+        continue;
+      }
+      layer.packed_ih = take_narrow<S>(arena, depth(shared ? widest : layer.I) * width);
       layer.packed_hh = take_narrow<S>(arena, depth(s.R) * width);
       layer.packed_hr =
           has_proj ? take_narrow<S>(arena, depth(s.H) * hr_panels * k.panel_width) : nullptr;
-      layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     }
-    table = arena.take(V * width);
+    return arena.used();
+  };
+  const int64_t kept_bytes = lay_out_weights(nullptr, false) * static_cast<int64_t>(sizeof(T));
+  const bool keeps = in_turn && !save && !ids && s.N <= kKeptRows && kept_bytes <= kMostKeptBytes;
+  std::shared_ptr<const KeptWeights> kept;
+  std::shared_ptr<KeptWeights> fresh;
+  if (keeps) {
+    std::vector<int64_t> key = {
+        reinterpret_cast<intptr_t>(&k),          sizeof(S), s.L, s.I, s.H, s.R, schedule.strips,
+        static_cast<int64_t>(schedule.recurrent)};
+    Fingerprint print;
+    const auto add = [&](const S* w, int64_t count) {
+      key.push_back(reinterpret_cast<intptr_t>(w));
+      print.add(w, count * static_cast<int64_t>(sizeof(S)));
+    };
+    for (const Layer<S>& layer : layers) {
+      add(layer.w_ih, 4 * s.H * layer.I);
+      add(layer.w_hh, 4 * s.H * s.R);
+      if (has_proj) add(layer.w_hr, s.R * s.H);
+    }
+    kept = Keeper::instance().find(key);
+    if (!kept || !(kept->print == print)) {
+      kept = nullptr;
+      Keeper::instance().forget(key);
+      fresh = std::make_shared<KeptWeights>();
+      *fresh = {std::move(key), print, kept_bytes, make_buffer<char>(kept_bytes)};
+    }
+    lay_out_weights(reinterpret_cast<T*>((fresh ? fresh : kept)->packed.get()), false);
+  }
+  const bool shared = in_turn && !keeps;
+  const auto lay_out = [&](T* base) {
+    Arena<T> arena(base);
+    if (!keeps) arena.take(lay_out_weights(base, shared));
+    for (Layer<S>& layer : layers) layer.packed_bias = has_bias ? arena.take(width) : nullptr;
+    table = arena.take(V * pre_width);
     pre.clear();
     gather.clear();
     for (int64_t slot = 0; slot < plan.slots(); ++slot) {
       const int64_t steps = schedule.wavefront ? s.T : schedule.chunk;
-      pre.push_back(arena.take(steps * plan.tile_rows() * width));
+      pre.push_back(arena.take(steps * plan.tile_rows() * pre_width));
       gather.push_back(
           take_narrow<S>(arena, schedule.tiles > 1 ? chunk_rows * std::max(s.I, s.R) : 0));
     }
@@ -83,29 +133,40 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     hidden = inner_y + inner;
   }
 
-  const auto pack_gates = schedule.strips ? k.pack_gate_strips : k.pack_gates;
-  const auto pack_plain = schedule.strips ? k.pack_plain_strips : k.pack_plain;
-  // Packing, panel by panel of every layer; a folded input's panel also makes its part of the
-  // table. The first index is the panel, so that equal shares go to all threads.
+  const auto pack_ih = schedule.strips ? k.pack_gate_strips : k.pack_gates;
+  const auto pack_hh = schedule.recurrent == Packing::triples  ? k.pack_gate_triples
+                       : schedule.recurrent == Packing::strips ? k.pack_gate_strips
+                                                               : k.pack_gates;
+  const auto pack_hr = schedule.strips ? k.pack_plain_strips : k.pack_plain;
+  // Panel p of a layer's gates; a folded input's panel also makes its part of the table.
   const S* x_data = values<S>(x);
-  torch::stable::parallel_for(
-      0, panels * s.L, div_up(int64_t{65536}, 4 * s.H * s.R / std::max<int64_t>(panels, 1) + 1),
-      [&](int64_t begin, int64_t end) {
-        for (int64_t job = begin; job < end; ++job) {
-          const int64_t p = job / s.L, l = job % s.L;
-          const Layer<S>& layer = layers[l];
-          pack_gates(layer.w_hh, s.H, s.R, p, layer.packed_hh);
-          pack_gates(layer.w_ih, s.H, layer.I, p, layer.packed_ih);
-          if (layer.bias) k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
-          if (l == 0 && ids)
-            k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias,
-                       table, width, true, false, schedule.strips);
-        }
-      });
-  if (has_proj)
+  const auto pack_panel = [&](int64_t l, int64_t p) {
+    const Layer<S>& layer = layers[l];
+    pack_hh(layer.w_hh, s.H, s.R, p, layer.packed_hh);
+    pack_ih(layer.w_ih, s.H, layer.I, p, layer.packed_ih);
+    if (layer.bias) k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
+    if (l == 0 && ids)
+      k.multiply(x_data, s.I, V, layer.packed_ih, s.I, width, p, p + 1, layer.packed_bias, table,
+                 pre_width, true, false, schedule.strips);
+  };
+  const auto pack_projection = [&](const Layer<S>& layer) {
+    for (int64_t p = 0; p < hr_panels; ++p)
+      pack_hr(layer.w_hr, 1, s.H, s.H, s.R, p, layer.packed_hr);
+  };
+  // All layers before the first step, unless they share a place. The first index is the panel, so
+  // that equal shares go to all threads.
+  if (kept) {
     for (const Layer<S>& layer : layers)
-      for (int64_t p = 0; p < hr_panels; ++p)
-        pack_plain(layer.w_hr, 1, s.H, s.H, s.R, p, layer.packed_hr);
+      for (int64_t p = 0; layer.bias && p < panels; ++p)
+        k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
+  } else if (!shared) {
+    const int64_t grain = div_up(int64_t{65536}, 4 * s.H * s.R / std::max<int64_t>(panels, 1) + 1);
+    torch::stable::parallel_for(0, panels * s.L, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t job = begin; job < end; ++job) pack_panel(job % s.L, job / s.L);
+    });
+    for (const Layer<S>& layer : layers) pack_projection(layer);
+    if (fresh) Keeper::instance().keep(fresh);
+  }
 
   std::vector<S*> ys = slices(inner_y, s.L - 1, s.N * s.R);
   ys.push_back(mutable_values<S>(y));
@@ -132,8 +193,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   args.h = mutable_values<S>(hn);
   args.states = states;
   args.c = c.data();
-  plan.run(s.L, false,
-           [&](int64_t l, int64_t tile, Member& member) { k.forward(args, l, tile, member); });
+  plan.run(s.L, false, [&](int64_t l, int64_t tile, Member& member) {
+    if (shared) {
+      for (int64_t p = 0; p < panels; ++p) pack_panel(l, p);
+      pack_projection(layers[l]);
+    }
+    k.forward(args, l, tile, member);
+  });
   return {y, hn, c.result(), reserve};
 }
 

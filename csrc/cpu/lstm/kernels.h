@@ -21,6 +21,7 @@ constexpr SequenceKernels<S> make_sequence_kernels() {
           pack_panel<S, P>,
           kTall ? CHARLM_TILE_ROWS + 1 : kNever,
           pack_gate_panel<S, V>,
+          kTall ? pack_gate_triple<S> : nullptr,
           pack_panel<S, V>,
           multiply_panels<S>,
           forward_task<S>,

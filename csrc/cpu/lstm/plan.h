@@ -17,6 +17,9 @@
 
 namespace charlm {
 
+// Rows of an input product where a layer's weights are more than fit near a core.
+constexpr int64_t kFarRows = 192, kNearBytes = 1 << 20;
+
 struct Sizes {
   int64_t L, T, B, N, I, H, R;
 };
@@ -68,6 +71,24 @@ struct Plan {
   void choose_strips(const SequenceKernels<S>& k) {
     schedule.strips = tile_rows() >= k.strip_rows;
   }
+
+  // The same of a forward pass, whose input product always has many rows, and how w_hh is packed:
+  // see triples.h.
+  template <class S>
+  void choose_forward(const SequenceKernels<S>& k, const Sizes& s) {
+    if (!k.pack_gate_triples) return;
+    const int64_t rows = tile_rows();
+    const bool few = rows == 2 || rows == 3, triples = rows == 4 || (rows > 6 && rows <= 16);
+    schedule.recurrent = few ? Packing::panels : triples ? Packing::triples : Packing::strips;
+    schedule.strips = schedule.chunk * rows >= k.strip_rows;
+    if (!schedule.strips) schedule.recurrent = Packing::panels;
+    // Weights that come from far drive the state's out: the more rows, the fewer times.
+    if (!schedule.wavefront && 4 * s.H * std::max(s.I, s.R) * sizeof(S) > kNearBytes)
+      schedule.chunk = std::clamp<int64_t>(kFarRows / rows, schedule.chunk, s.T);
+  }
+
+  // Whether one thread computes layer after layer.
+  bool layer_by_layer() const { return schedule.tiles == 1 && members == 1 && !schedule.wavefront; }
 
   int64_t slots() const {
     return schedule.wavefront ? static_cast<int64_t>(progress.size()) : schedule.tiles;

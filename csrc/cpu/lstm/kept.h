@@ -1,0 +1,116 @@
+// Packed weights kept from one call to the next.
+//
+// Packing is a tenth of a sequence of one row. No version counter tells of a write through `.data`
+// or through memory that an array shares, so each call reads the weights and compares eight hashes
+// of 64 bits with those of when they were packed, in two thirds of the time and without writing.
+// Any change of one word changes a hash; many at once leave all eight as they were by a chance of
+// 2^-64 at most.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cpu/memory/workspace.h"
+
+namespace charlm {
+
+constexpr int64_t kMostKeptBytes = 32 << 20;  // by all models together
+
+// Of memory, piece after piece.
+class Fingerprint {
+ public:
+  void add(const void* memory, int64_t bytes) {
+    const char* from = static_cast<const char*>(memory);
+    uint64_t lanes[kLanesOf];
+    std::copy_n(lanes_, kLanesOf, lanes);
+    for (; bytes >= kBlock; bytes -= kBlock, from += kBlock) mix(lanes, from);
+    if (bytes) {
+      char rest[kBlock] = {};
+      std::copy_n(from, bytes, rest);
+      mix(lanes, rest);
+    }
+    std::copy_n(lanes, kLanesOf, lanes_);
+  }
+  bool operator==(const Fingerprint& other) const {
+    return std::equal(lanes_, lanes_ + kLanesOf, other.lanes_);
+  }
+
+ private:
+  static constexpr int kLanesOf = 8, kBlock = 8 * kLanesOf;
+
+  // Each step can be undone, so that it loses nothing; the turn brings high bits to where the
+  // multiplication spreads them.
+  static void mix(uint64_t (&lanes)[kLanesOf], const char* block) {
+    uint64_t words[kLanesOf];
+    std::memcpy(words, block, kBlock);
+#pragma GCC unroll 8
+    for (int k = 0; k < kLanesOf; ++k) {
+      const uint64_t product = (lanes[k] ^ words[k]) * 0x9e3779b97f4a7c15u;
+      lanes[k] = product << 29 | product >> 35;
+    }
+  }
+
+  uint64_t lanes_[kLanesOf] = {1, 2, 3, 4, 5, 6, 7, 8};
+};
+
+// Weights of one call: where they were, what they were, and what was made of them.
+struct KeptWeights {
+  std::vector<int64_t> key;
+  Fingerprint print;
+  int64_t bytes;
+  Buffer<char> packed;
+};
+
+// What is kept, the last used first. A thread never waits for another: where one is looking
+// something up, it finds nothing and keeps nothing.
+class Keeper {
+ public:
+  static Keeper& instance() {
+    static Keeper* const keeper = new Keeper;  // never destroyed: threads may outlive main
+    return *keeper;
+  }
+
+  std::shared_ptr<const KeptWeights> find(const std::vector<int64_t>& key) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return nullptr;
+    for (size_t k = 0; k < kept_.size(); ++k)
+      if (kept_[k]->key == key) {
+        std::rotate(kept_.begin(), kept_.begin() + k, kept_.begin() + k + 1);
+        return kept_.front();
+      }
+    return nullptr;
+  }
+
+  void keep(std::shared_ptr<const KeptWeights> weights) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return;
+    drop(weights->key);
+    kept_.insert(kept_.begin(), std::move(weights));
+    int64_t bytes = 0;
+    size_t count = 0;
+    while (count < kept_.size() && (bytes += kept_[count]->bytes) <= kMostKeptBytes) ++count;
+    kept_.resize(count);
+  }
+
+  // Before others take their place.
+  void forget(const std::vector<int64_t>& key) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) drop(key);
+  }
+
+ private:
+  void drop(const std::vector<int64_t>& key) {
+    kept_.erase(std::remove_if(kept_.begin(), kept_.end(),
+                               [&](const auto& weights) { return weights->key == key; }),
+                kept_.end());
+  }
+
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<const KeptWeights>> kept_;
+};
+
+}  // namespace charlm
