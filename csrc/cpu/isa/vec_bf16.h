@@ -2,8 +2,8 @@
 //
 // A bfloat16 widens exactly. Narrowing rounds to the nearest, to even between two, and makes a
 // subnormal number zero. multiply_add is vdpbf16ps: exact products of bfloat16 pairs, whose sums
-// round to the nearest even whatever the rounding mode; subnormal numbers count and come out as
-// zero. Intrinsics are inlined always, so that the linker has no copy of them to keep.
+// round to the nearest even whatever the rounding mode; subnormal numbers are taken for zero, going
+// in and coming out. Intrinsics are inlined always, so that the linker has no copy of them to keep.
 #pragma once
 
 namespace charlm {
