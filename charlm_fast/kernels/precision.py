@@ -14,4 +14,5 @@ def takes_tf32(device: torch.device, dtype: torch.dtype) -> bool:
     """
     if device.type != "cuda" or dtype != torch.float32:
         return False
-    return bool(torch.backends.cudnn.rnn.fp32_precision == "tf32")
+    asked: str = torch.backends.cudnn.rnn.fp32_precision  # type: ignore[attr-defined]
+    return asked == "tf32"
