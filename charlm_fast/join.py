@@ -40,12 +40,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     out: Path = arguments.out
-    weights = out / checkpoint.WEIGHTS
-    check_output(weights, "--out")
+    weights, config = out / checkpoint.WEIGHTS, out / checkpoint.CONFIG
+    if config.exists() and not weights.exists():  # which the model's settings would replace
+        raise ValueError(f"--out: {out} is a run's folder; choose another one")
     if weights.exists() and not arguments.overwrite:
         raise ValueError(
             f"--out: {out} holds a model; choose another folder, or write over it (--overwrite)"
         )
+    check_output(weights, "--out")
     found = [saved.load_model(name, "--models") for name in arguments.models]
     with cli.flags_named():
         model = joined([one for one, _ in found])

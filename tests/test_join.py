@@ -52,12 +52,16 @@ def test_it_is_a_model_of_its_own():
 def test_models_that_do_not_go_together():
     one = model(0)
     other = CharLM(V, 12, 1, vocabulary=Vocabulary("abcdefghijklmnopqrstuvw")).double()
+    mixed = model(4)
+    mixed.lstm.float()
     for models, message in (
         ([one], "models: got 1, expected at least 2 to join"),
         ([one, torch.nn.LSTM(3, 3)], "models: number 2 is a LSTM, expected a CharLM"),
         ([one, model(1, 12, 2)], "models: number 1 has 1 layers and number 2 2 layers"),
         ([one, model(1).float()], "models: number 1 has weights of torch.float64 and number 2"),
         ([one, CharLM(7, 12, 1).double()], "models: number 1 has 23 characters and number 2 7 c"),
+        ([one, model(1).to("meta")], "models: number 2 is on the meta device and has no weights"),
+        ([mixed, one], "models: number 1 has weights of torch.float64 and number 1 weights of tor"),
         ([one, other], "models: number 2 has other characters than number 1"),
         ([charlm_fast.quantize(model(0).float()), one], "models: number 1 has weights in int8"),
     ):
@@ -92,3 +96,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     with pytest.raises(CheckpointError, match="^--models: there is no 3"):
         main("--models 1 3 --out runs/one".split())
     assert not (tmp_path / "runs/one/model.safetensors").exists()
+    (tmp_path / "runs/1/config.json").write_text('{"seed": 1}')
+    with pytest.raises(ValueError, match="^--out: runs/1 is a run's folder; choose another one"):
+        main("--models 1 2 --out runs/1 --overwrite".split())
+    assert (tmp_path / "runs/1/config.json").read_text() == '{"seed": 1}'

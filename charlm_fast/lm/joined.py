@@ -34,6 +34,7 @@ def joined(models: Sequence[CharLM]) -> CharLM:
     Raises:
         ValueError: there are less than two models, or they do not go together.
     """
+    models = list(models)
     _check(models)
     first = models[0]
     units = [model.hidden_size for model in models]
@@ -77,6 +78,8 @@ def _check(models: Sequence[Any]) -> None:
                 f"models: number {number} has weights in {model.quantization}; join the models "
                 "that were quantized, and quantize what comes of it"
             )
+        if any(p.is_meta for p in model.parameters()):
+            raise ValueError(f"models: number {number} is on the meta device and has no weights")
         if not model.fuses():
             raise ValueError(
                 f"models: number {number} has parts that were wrapped, hooked or replaced; give "
@@ -85,7 +88,7 @@ def _check(models: Sequence[Any]) -> None:
         for what, mine, others in (
             ("layers", first.num_layers, model.num_layers),
             ("characters", first.vocab_size, model.vocab_size),
-            ("weights of", first.encoder.weight.dtype, model.encoder.weight.dtype),
+            *(("weights of", first.encoder.weight.dtype, p.dtype) for p in model.parameters()),
         ):
             if mine != others:
                 raise ValueError(

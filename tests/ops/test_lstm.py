@@ -314,11 +314,12 @@ def test_extremes(variant: Variant) -> None:
     assert_close(dirty[keep], clean[keep], 1e-6, "rows without NaN")
 
 
-def test_empty_batch(backend: Variant) -> None:
-    case = Case(3, 0, 5, 2)
+@pytest.mark.parametrize("H", [5, 300])  # the weights of the second are more than 1 MB
+def test_empty_batch(backend: Variant, H: int) -> None:
+    case = Case(3, 0, H, 2)
     leaves = [v.to(backend.device).requires_grad_() for v in case.leaves()]
     y, h, c = call(case, leaves)
-    assert y.shape == (3, 0, 5) and h.shape == c.shape == (2, 0, 5)
+    assert y.shape == (3, 0, H) and h.shape == c.shape == (2, 0, H)
     (y.sum() + h.sum()).backward()
     assert all(v.grad is not None and not v.grad.any() for v in leaves)
 

@@ -77,14 +77,15 @@ struct Plan {
   template <class S>
   void choose_forward(const SequenceKernels<S>& k, const Sizes& s) {
     if (!k.pack_gate_triples) return;
-    const int64_t rows = tile_rows();
+    const int64_t rows = std::max<int64_t>(1, tile_rows());
     const bool few = rows == 2 || rows == 3, triples = rows == 4 || (rows > 6 && rows <= 16);
     schedule.recurrent = few ? Packing::panels : triples ? Packing::triples : Packing::strips;
     schedule.strips = schedule.chunk * rows >= k.strip_rows;
     if (!schedule.strips) schedule.recurrent = Packing::panels;
     // Weights that come from far drive the state's out: the more rows, the fewer times.
     if (!schedule.wavefront && 4 * s.H * std::max(s.I, s.R) * sizeof(S) > kNearBytes)
-      schedule.chunk = std::clamp<int64_t>(kFarRows / rows, schedule.chunk, s.T);
+      schedule.chunk = std::clamp<int64_t>(kFarRows / rows, schedule.chunk,
+                                           std::max<int64_t>(s.T, schedule.chunk));
   }
 
   // Whether one thread computes layer after layer.
