@@ -76,7 +76,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     return arena.used();
   };
   const int64_t kept_bytes = lay_out_weights(nullptr, false) * static_cast<int64_t>(sizeof(T));
-  const bool keeps = in_turn && !save && !ids && s.N <= kKeptRows && kept_bytes <= kMostKeptBytes;
+  const bool may_keep =
+      in_turn && !save && !ids && s.N <= kKeptRows && kept_bytes <= kMostKeptBytes;
   const auto fingerprint = [&] {
     Fingerprint found;
     const int64_t bytes = s.H * static_cast<int64_t>(sizeof(S));
@@ -90,35 +91,41 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   std::shared_ptr<const KeptWeights> kept;
   std::shared_ptr<KeptWeights> fresh;
   std::vector<Buffer<char>> copies;
-  if (keeps) {
+  if (may_keep) {
+    Keeper& keeper = Keeper::instance();
     std::vector<int64_t> key = {
         reinterpret_cast<intptr_t>(&k),          sizeof(S), s.L, s.I, s.H, s.R, schedule.strips,
         static_cast<int64_t>(schedule.recurrent)};
     for (const Layer<S>& layer : layers)
       for (const S* w : {layer.w_ih, layer.w_hh, layer.w_hr})
         key.push_back(reinterpret_cast<intptr_t>(w));
-    const Fingerprint print = fingerprint();
-    kept = Keeper::instance().find(key);
-    if (!kept || !(kept->print == print)) {
-      kept = nullptr;
-      Keeper::instance().forget(key);
-      // Packed and hashed are the same numbers, whatever another thread writes meanwhile.
-      for (Layer<S>& layer : layers) {
-        const auto copy = [&](const S*& w, int64_t count) {
-          const int64_t bytes = count * static_cast<int64_t>(sizeof(S));
-          copies.push_back(make_buffer<char>(bytes));
-          std::memcpy(copies.back().get(), w, bytes);
-          w = reinterpret_cast<const S*>(copies.back().get());
-        };
-        copy(layer.w_ih, 4 * s.H * layer.I);
-        copy(layer.w_hh, 4 * s.H * s.R);
-        if (has_proj) copy(layer.w_hr, s.R * s.H);
+    if (keeper.worth_hashing(key)) {
+      const Fingerprint print = fingerprint();
+      kept = keeper.find(key);
+      if (kept && !(kept->print == print)) {
+        kept = nullptr;
+        keeper.forget(key);
       }
-      fresh = std::make_shared<KeptWeights>();
-      *fresh = {std::move(key), fingerprint(), kept_bytes, make_buffer<char>(kept_bytes)};
+      if (!kept && keeper.seen_before(key, print)) {
+        // Packed and hashed are the same numbers, whatever another thread writes meanwhile.
+        for (Layer<S>& layer : layers) {
+          const auto copy = [&](const S*& w, int64_t count) {
+            const int64_t bytes = count * static_cast<int64_t>(sizeof(S));
+            copies.push_back(make_buffer<char>(bytes));
+            std::memcpy(copies.back().get(), w, bytes);
+            w = reinterpret_cast<const S*>(copies.back().get());
+          };
+          copy(layer.w_ih, 4 * s.H * layer.I);
+          copy(layer.w_hh, 4 * s.H * s.R);
+          if (has_proj) copy(layer.w_hr, s.R * s.H);
+        }
+        fresh = std::make_shared<KeptWeights>();
+        *fresh = {std::move(key), fingerprint(), kept_bytes, make_buffer<char>(kept_bytes)};
+      }
     }
-    lay_out_weights(reinterpret_cast<T*>((fresh ? fresh : kept)->packed.get()), false);
   }
+  const bool keeps = kept || fresh;
+  if (keeps) lay_out_weights(reinterpret_cast<T*>((fresh ? fresh : kept)->packed.get()), false);
   const bool shared = in_turn && !keeps;
   const auto lay_out = [&](T* base) {
     Arena<T> arena(base);

@@ -4,8 +4,11 @@
 // or through memory that an array shares, so each call reads the weights and compares eight hashes
 // of 64 bits with those of when they were packed, in two thirds of the time and without writing.
 // Any change of one word changes a hash; many at once, unless they are made for these hashes, leave
-// all eight as they were by a chance of about 2^-64. What is packed is a copy, and the hashes are of
-// that copy, so that weights which another thread changes meanwhile are not taken for others.
+// all eight as they were by a chance of about 2^-64. What is packed is a copy, and the hashes are
+// of that copy, so that weights which another thread changes meanwhile are not taken for others.
+//
+// Weights are kept once two calls found them alike. Those that change from call to call are hashed
+// ever more seldom, up to once in 65 calls, as they would pay for hashes that help nobody.
 #pragma once
 
 #include <algorithm>
@@ -97,6 +100,32 @@ class Keeper {
     kept_.resize(count);
   }
 
+  // Whether hashes may help this call.
+  bool worth_hashing(const std::vector<int64_t>& key) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return false;
+    for (Seen& seen : seen_)
+      if (seen.key == key) return seen.wait == 0 || seen.wait-- == 0;
+    return true;
+  }
+
+  // Whether the last hashes of these places were the same, and the weights are worth keeping.
+  bool seen_before(const std::vector<int64_t>& key, const Fingerprint& print) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return false;
+    for (Seen& seen : seen_)
+      if (seen.key == key) {
+        const bool same = seen.print == print;
+        seen.misses = same ? 0 : std::min(seen.misses + 1, kMostMisses);
+        seen.wait = seen.misses > 1 ? 1 << seen.misses : 0;
+        seen.print = print;
+        return same;
+      }
+    if (seen_.size() >= kMostSeen) seen_.erase(seen_.begin());
+    seen_.push_back({key, print, 0, 0});
+    return false;
+  }
+
   // Before others take their place.
   void forget(const std::vector<int64_t>& key) {
     const std::unique_lock lock(mutex_, std::try_to_lock);
@@ -110,7 +139,17 @@ class Keeper {
                 kept_.end());
   }
 
+  struct Seen {
+    std::vector<int64_t> key;
+    Fingerprint print;
+    int misses;  // times in a row that the weights were others
+    int wait;    // calls for which they are not hashed
+  };
+  static constexpr int kMostMisses = 6;
+  static constexpr size_t kMostSeen = 256;
+
   std::mutex mutex_;
+  std::vector<Seen> seen_;
   std::vector<std::shared_ptr<const KeptWeights>> kept_;
 };
 
