@@ -31,6 +31,7 @@ FLAGS = [
     "-mavx2",
     "-mfma",
     "-Wno-psabi",
+    "-Wno-unused-command-line-argument",  # clang, of what the preprocessor took
 ]  # as no other code takes such vectors from them
 CPU = "-D__builtin_cpu_supports(feature)=true"
 REGION = re.compile(r"^ *#pragma .*(,avx2,fma|clang attribute pop).*$", re.M)
