@@ -12,6 +12,7 @@ from .lm import checkpoint
 from .lm.joined import joined
 from .text.called import called
 from .text.files import check_output
+from .training.resume import is_run
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,8 +41,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     out: Path = arguments.out
-    weights, config = out / checkpoint.WEIGHTS, out / checkpoint.CONFIG
-    if config.exists() and not weights.exists():  # which the model's settings would replace
+    weights = out / checkpoint.WEIGHTS
+    if is_run(out):  # whose settings the model's would replace
         raise ValueError(f"--out: {out} is a run's folder; choose another one")
     if weights.exists() and not arguments.overwrite:
         raise ValueError(

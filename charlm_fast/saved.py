@@ -13,7 +13,7 @@ from .lm.model import CharLM
 from .text.called import called
 from .text.names import meant
 from .training.config import TrainConfig
-from .training.resume import CONFIG as RUN_CONFIG
+from .training.resume import is_run
 
 SHOWN_MODELS = 3  # in a message
 
@@ -55,7 +55,7 @@ def _inside(path: Path, flag: str) -> Path:
     for folder in folders:
         found = checkpoint.locate(folder)
         if (found / checkpoint.WEIGHTS).is_file() or (found / checkpoint.CONFIG).is_file():
-            if found.name != checkpoint.IN_RUN and _is_run(found):
+            if found.name != checkpoint.IN_RUN and is_run(found):
                 raise CheckpointError(
                     f"{flag}: the run {found} has no model yet; finish it with: "
                     f"{called('train')} --resume {shlex.quote(str(found))}"
@@ -74,11 +74,6 @@ def _inside(path: Path, flag: str) -> Path:
 
 
 _WEIGHTS_IN_RUN = f"{checkpoint.IN_RUN}/{checkpoint.WEIGHTS}"
-
-
-def _is_run(path: Path) -> bool:
-    """Whether it has a run's settings and no model's weights."""
-    return (path / RUN_CONFIG).is_file() and not (path / checkpoint.WEIGHTS).is_file()
 
 
 def _models(folder: Path) -> dict[str, Path]:

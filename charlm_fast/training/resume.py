@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..lm import checkpoint
 from ..text.names import nearest
 from ..text.vocab import Vocabulary
 from .config import TEMPERATURES, TrainConfig
@@ -29,9 +30,9 @@ def find_run(named: str, run_dir: str, name: str | None) -> Path:
     parent = Path(run_dir)
     if named or name:
         for path in [Path(named), parent / named] if named else [parent / str(name)]:
-            if _is_run(path.parent) and not _is_run(path):  # a file or folder of a run
+            if is_run(path.parent) and not is_run(path):  # a file or folder of a run
                 path = path.parent
-            if _is_run(path):
+            if is_run(path):
                 return path
         beside = [path.parent.name for path in parent.glob(f"*/{CONFIG}")]
         near = nearest(Path(named or str(name)).name, beside)
@@ -46,9 +47,9 @@ def find_run(named: str, run_dir: str, name: str | None) -> Path:
     return max(runs, key=_changed)
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Whether it holds a run's settings, which may be damaged, and not a model's."""
-    return (path / CONFIG).is_file() and not (path / "model.safetensors").is_file()
+    return (path / CONFIG).is_file() and not (path / checkpoint.WEIGHTS).is_file()
 
 
 def _changed(run: Path) -> int:

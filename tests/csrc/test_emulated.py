@@ -30,9 +30,9 @@ FLAGS = [
     *WARNINGS,
     "-mavx2",
     "-mfma",
-    "-Wno-psabi",
+    "-Wno-psabi",  # as no other code takes such vectors from them
     "-Wno-unused-command-line-argument",  # clang, of what the preprocessor took
-]  # as no other code takes such vectors from them
+]
 CPU = "-D__builtin_cpu_supports(feature)=true"
 REGION = re.compile(r"^ *#pragma .*(,avx2,fma|clang attribute pop).*$", re.M)
 KEPT = re.compile(r'__asm__\("" : "\+v"')
