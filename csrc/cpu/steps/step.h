@@ -27,7 +27,9 @@ namespace CHARLM_ISA {
 // by four gates are twelve sums, of sixteen registers.
 constexpr i64 kNearby = CHARLM_VECTOR_BYTES == 64 ? 4 : 8;
 constexpr int kAtATime = CHARLM_VECTOR_BYTES == 64 ? 2 : 3;
-constexpr i64 kUnitBytes = 16384;  // up to so many of a unit's weights fit L1 beside the next's
+// A unit's weights, up to which they fit L1 beside the next's, and all, beyond which to ask ahead
+// pays: nearer ones the prefetchers bring.
+constexpr i64 kUnitBytes = 16384, kFarBytes = 1 << 22;
 
 // sums[r][gate] += the products, by lane, of row r of x (M rows) with row `gate` of w, whose rows
 // of one unit are `apart`; all have K columns. `ahead`: on the way, asks for the next unit's.
@@ -107,7 +109,8 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
   constexpr int L = kLanes<T>;
   const StepWeights<T>& w = a.weights;
   const i64 H = w.H;
-  const bool fits = 4 * (w.I + H) * i64{sizeof(T)} <= kUnitBytes;
+  const i64 unit_bytes = 4 * (w.I + H) * i64{sizeof(T)};
+  const bool ahead = unit_bytes <= kUnitBytes && H * unit_bytes > kFarBytes;
   for (i64 p = p0; p < p1; ++p) {
     const i64 first = p * L, units = H - first < L ? H - first : L;
     const int n = static_cast<int>(units);
@@ -127,7 +130,7 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
         const i64 unit = first + (u < units ? u : units - 1);  // what is beyond is not stored
         const auto from = [&](auto count, i64 r) __attribute__((always_inline)) {
           constexpr int M = decltype(count)::value;
-          const bool asks = M > 1 && r > 0 && r + M == rows && fits;
+          const bool asks = M > 1 && r > 0 && r + M == rows && ahead;
           const auto products = asks ? unit_products<T, M, (M > 1)> : unit_products<T, M, false>;
           products(w, unit, u, x + r * w.I, before + r * H, parts + r);
         };
