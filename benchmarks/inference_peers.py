@@ -48,7 +48,8 @@ program waits for included; beside a peer's time, how many times as long as ours
 over neighbouring blocks). All sides gave nn.LSTM's results in float64 within 1e-5 before they were
 timed. Each process was held to as many cores as it says. "load" is the system's load average then:
 above the number of threads, others had their share of the cores, and times and ratios may differ
-from those of a quiet machine.
+from those of a quiet machine; but programs that are stopped meanwhile count in it, as in the tables
+of sequences and of steps here, which had the cores to themselves.
 """
 
 

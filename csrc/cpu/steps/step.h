@@ -8,38 +8,32 @@
 // gates are read side by side: four streams, each in order from its beginning to its end, of which
 // prefetchers fetch from memory two to three times what they do of one (benchmarks/bandwidth.cpp).
 // A unit's weights are in L1 for the other rows of the batch, which meet them three at a time;
-// where rows fill a vector, rows_as_lanes.h has another way. Backward, rows of weights are added
-// up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the memory that holds
-// them, and from some eight rows on by the multiply-add units.
+// where registers are few, many_rows.h has another way for some. Backward, rows of
+// weights are added up. Both stream 16 H (I + H) bytes of float32 and are bound by the cache or the
+// memory that holds them, and from some eight rows on by the multiply-add units.
 #pragma once
 
 #include "cpu/isa/activations.h"
 #include "cpu/lstm/backward.h"
 #include "cpu/lstm/forward.h"
 #include "cpu/steps/args.h"
-#include "cpu/steps/rows_as_lanes.h"
+#include "cpu/steps/lanes.h"
+#include "cpu/steps/many_rows.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
-
-// The last n of all lanes.
-template <class T>
-CHARLM_INLINE typename Lanes<T>::I last_lanes(i64 n) {
-  using I = typename Lanes<T>::I;
-  constexpr int L = kLanes<T>;
-  T bits[2 * L] = {};
-  __builtin_memset(bits + L, -1, sizeof(T) * L);
-  return reinterpret_cast<I>(load(bits + n));
-}
 
 // Rows of a batch that meet a unit's weights while these are in L1, and of those at a time: three
 // by four gates are twelve sums, of sixteen registers.
 constexpr i64 kNearby = CHARLM_VECTOR_BYTES == 64 ? 4 : 8;
 constexpr int kAtATime = CHARLM_VECTOR_BYTES == 64 ? 2 : 3;
+// A unit's weights, up to which they fit L1 beside the next's, and all, beyond which to ask ahead
+// pays: nearer ones the prefetchers bring.
+constexpr i64 kUnitBytes = 16384, kFarBytes = 1 << 22;
 
 // sums[r][gate] += the products, by lane, of row r of x (M rows) with row `gate` of w, whose rows
-// of one unit are `apart`; all have K columns.
-template <class T, int M>
+// of one unit are `apart`; all have K columns. `ahead`: on the way, asks for the next unit's.
+template <class T, int M, bool ahead>
 CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart, i64 K,
                                     const T* x) {
   using I = typename Lanes<T>::I;
@@ -67,6 +61,10 @@ CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart,
   };
   i64 k = 0;
   for (; k + 2 * L <= K; k += 2 * L) {
+    if (ahead) {
+#pragma GCC unroll 4
+      for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(w + gate * apart + K + k);
+    }
     add(0, vector(k));
     add(kChains - 1, vector(k + L));
   }
@@ -91,35 +89,14 @@ CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart,
       sums[r][gate] = kChains == 2 ? acc[0][r][gate] + acc[1 % kChains][r][gate] : acc[0][r][gate];
 }
 
-// Lane u of the result is the sum of v[u]'s lanes. Overwrites v.
-template <class T>
-CHARLM_INLINE Vec<T> lane_sums(Vec<T> (&v)[kLanes<T>]) {
-  constexpr int L = kLanes<T>;
-#if defined(CHARLM_HAS_SHUFFLE)
-  using Lanes = typename MakeLanes<L>::type;
-#pragma GCC unroll 4
-  for (int n = L / 2; n > 0; n /= 2)
-#pragma GCC unroll 8
-    for (int i = 0; i < n; ++i)
-      v[i] =
-          interleave<T, 0>(v[i], v[i + n], Lanes{}) + interleave<T, L / 2>(v[i], v[i + n], Lanes{});
-  return v[0];
-#else
-  T sums[L] = {};
-  for (int i = 0; i < L; ++i)
-    for (int k = 0; k < L; ++k) sums[i] += v[i][k];
-  return load(sums);
-#endif
-}
-
 // parts[r][gate][u]: the products, by lane, of M rows with unit `unit`. A function of its own,
 // whose sums have the registers to themselves.
-template <class T, int M>
+template <class T, int M, bool ahead>
 __attribute__((noinline)) void unit_products(const StepWeights<T>& w, i64 unit, i64 u, const T* x,
                                              const T* before, Vec<T> (*parts)[4][kLanes<T>]) {
   Vec<T> sums[M][4] = {};
-  add_dot_products<T, M>(sums, w.w_ih + unit * w.I, w.H * w.I, w.I, x);
-  add_dot_products<T, M>(sums, w.w_hh + unit * w.H, w.H * w.H, w.H, before);
+  add_dot_products<T, M, ahead>(sums, w.w_ih + unit * w.I, w.H * w.I, w.I, x);
+  add_dot_products<T, M, ahead>(sums, w.w_hh + unit * w.H, w.H * w.H, w.H, before);
 #pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
@@ -132,6 +109,8 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
   constexpr int L = kLanes<T>;
   const StepWeights<T>& w = a.weights;
   const i64 H = w.H;
+  const i64 unit_bytes = 4 * (w.I + H) * i64{sizeof(T)};
+  const bool ahead = unit_bytes <= kUnitBytes && H * unit_bytes > kFarBytes;
   for (i64 p = p0; p < p1; ++p) {
     const i64 first = p * L, units = H - first < L ? H - first : L;
     const int n = static_cast<int>(units);
@@ -151,7 +130,9 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
         const i64 unit = first + (u < units ? u : units - 1);  // what is beyond is not stored
         const auto from = [&](auto count, i64 r) __attribute__((always_inline)) {
           constexpr int M = decltype(count)::value;
-          unit_products<T, M>(w, unit, u, x + r * w.I, before + r * H, parts + r);
+          const bool asks = M > 1 && r > 0 && r + M == rows && ahead;
+          const auto products = asks ? unit_products<T, M, (M > 1)> : unit_products<T, M, false>;
+          products(w, unit, u, x + r * w.I, before + r * H, parts + r);
         };
         // One row alone has another order of summation: it never stands for one of several.
         i64 r = 0;
@@ -177,9 +158,15 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
 template <class T>
 void step(const StepArgs<T>& a, i64 p0, i64 p1) {
   i64 done = 0;
-#if defined(CHARLM_ROWS_AS_LANES)
-  if (!a.gates && a.weights.I + a.weights.H <= kMostTurned)
-    for (; done + kLanes<T> <= a.B; done += kLanes<T>) step_of_lanes<T>(a, done, p0, p1);
+#if defined(CHARLM_MANY_ROWS)
+  if ((a.weights.I + a.weights.H) * i64{sizeof(T)} <= kMostDotBytes) {
+    for (; done + kMostRowsBeside <= a.B; done += kMostRowsBeside)
+      step_of_many<T, kMostRowsBeside>(a, done, p0, p1);
+    if (done + kRowsBeside == a.B) {
+      step_of_many<T, kRowsBeside>(a, done, p0, p1);
+      return;
+    }
+  }
 #endif
   if (done < a.B) step_of_rows<T>(a, done, p0, p1);
 }
