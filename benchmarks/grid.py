@@ -1,13 +1,13 @@
 """The whole grid of shapes beside nn.LSTM, in pieces: every shape, no operation but the LSTM's.
 
     python benchmarks/grid.py [--run 1] [--budget 55] [--only 1 8] [--again]
-    python benchmarks/grid.py --table
+    python benchmarks/grid.py --table [--run 2 3 4]
 
 B in (1, 8, 64, 256) by H in (64 ... 1024) by T in (50, 200), forward and forward with backward, on
 one thread and on all. A call measures the shapes that its run has no row of yet, until the budget
 is spent, and writes each to benchmarks/results/grid/runN/DEVICE.json: a piece fits in the quiet
 minute that a shared machine has. What would take long is cut: see ``shapes``. --table prints the
-medians of all runs.
+medians of the runs that are named.
 """
 
 from __future__ import annotations
@@ -106,17 +106,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=int, default=1, help="which of several, counted from 1")
+    parser.add_argument("--run", nargs="+", type=int, default=[1], help="one of several, from 1")
     parser.add_argument("--budget", type=float, default=55.0, help="seconds of a piece")
     parser.add_argument("--only", nargs="+", type=int, default=list(BATCHES), help="values of B")
     parser.add_argument("--again", action="store_true", help="measure anew what has a row")
     parser.add_argument("--table", action="store_true", help="print the ratios, measure nothing")
     args = parser.parse_args()
+    records = [Record(FOLDER / "grid" / f"run{number}", "cpu") for number in args.run]
     if args.table:
-        files = sorted((FOLDER / "grid").glob(f"run*/{Record(FOLDER, 'cpu').path.name}"))
-        print(ratios(medians([json.loads(file.read_text())["rows"] for file in files])))
+        print(ratios(medians([record.found["rows"] for record in records])))
         return 0
-    record = Record(FOLDER / "grid" / f"run{args.run}", "cpu")
+    if len(records) > 1:
+        parser.error(f"--run: got {len(records)} runs to measure, expected one; add --table")
+    record = records[0]
     known = [json.dumps({k: row[k] for k in KEY}) for row in record.found["rows"]]
     end, left = time.monotonic() + args.budget, 0
     for case in shapes(sorted({1, torch.get_num_threads()})):
