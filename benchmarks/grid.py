@@ -1,18 +1,20 @@
 """The whole grid of shapes beside nn.LSTM, in pieces: every shape, no operation but the LSTM's.
 
-    python benchmarks/grid.py [--budget 55] [--only 1 8] [--again]
-    python benchmarks/grid.py --table
+    python benchmarks/grid.py [--run 1] [--budget 55] [--only 1 8] [--again]
+    python benchmarks/grid.py --table [--run 2 3 4]
 
 B in (1, 8, 64, 256) by H in (64 ... 1024) by T in (50, 200), forward and forward with backward, on
-one thread and on all. A call measures the shapes that its file has no row of yet, until the budget
-is spent, and writes each to benchmarks/results/grid/DEVICE.json: a piece fits in the quiet minute
-that a shared machine has. What would take long is cut: see ``shapes``. --table prints the ratios.
+one thread and on all. A call measures the shapes that its run has no row of yet, until the budget
+is spent, and writes each to benchmarks/results/grid/runN/DEVICE.json: a piece fits in the quiet
+minute that a shared machine has. What would take long is cut: see ``shapes``. --table prints the
+medians of the runs that are named.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Iterable
@@ -59,10 +61,24 @@ def seconds(case: Case) -> float:
     return 1.0 + 2 * call * (5 if case.flops() > FEW else 7)
 
 
-def ratios(found: dict[str, Any]) -> str:
+def medians(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row a shape, with the medians over the runs that have it of ratio and of our time."""
+    by_shape: dict[str, list[dict[str, Any]]] = {}
+    for row in (row for rows in runs for row in rows):
+        by_shape.setdefault(json.dumps({k: row[k] for k in KEY}), []).append(row)
+    return [
+        {
+            **same[0],
+            "ratio": statistics.median(row["ratio"][PEER] for row in same),
+            "us": statistics.median(row["us"][OURS][1] for row in same),
+        }
+        for same in by_shape.values()
+    ]
+
+
+def ratios(rows: list[dict[str, Any]]) -> str:
     """nn.LSTM's time over ours, a table for each operation and number of threads."""
     parts = []
-    rows = found["rows"]
     for operation in (FORWARD, BOTH):
         for threads in sorted({row["threads"] for row in rows}):
             here = {
@@ -74,7 +90,7 @@ def ratios(found: dict[str, Any]) -> str:
             for T in sorted({key[2] for key in here}):
                 for H in HIDDENS:
                     cells = [
-                        f"{row['ratio'][PEER]:.2f} ({row['flops'] / row['us'][OURS][1] / 1e3:.0f})"
+                        f"{row['ratio']:.2f} ({row['flops'] / row['us'] / 1e3:.0f})"
                         if (row := here.get((B, H, T)))
                         else ""
                         for B in BATCHES
@@ -90,15 +106,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--run", nargs="+", type=int, default=[1], help="one of several, from 1")
     parser.add_argument("--budget", type=float, default=55.0, help="seconds of a piece")
     parser.add_argument("--only", nargs="+", type=int, default=list(BATCHES), help="values of B")
     parser.add_argument("--again", action="store_true", help="measure anew what has a row")
     parser.add_argument("--table", action="store_true", help="print the ratios, measure nothing")
     args = parser.parse_args()
-    record = Record(FOLDER / "grid", "cpu")
+    records = [Record(FOLDER / "grid" / f"run{number}", "cpu") for number in args.run]
     if args.table:
-        print(ratios(record.found))
+        print(ratios(medians([record.found["rows"] for record in records])))
         return 0
+    if len(records) > 1:
+        parser.error(f"--run: got {len(records)} runs to measure, expected one; add --table")
+    record = records[0]
     known = [json.dumps({k: row[k] for k in KEY}) for row in record.found["rows"]]
     end, left = time.monotonic() + args.budget, 0
     for case in shapes(sorted({1, torch.get_num_threads()})):

@@ -3,8 +3,8 @@
 // Three rows of a whole panel fill them, and read 21 bytes of the panel a cycle, close to what L2
 // gives. So a panel is kept as strips of two vectors of columns, and a tile takes up to six rows of
 // one strip: half the bytes for each multiply-add. Along K a strip is taken in blocks that stay in
-// L1 for all rows; the next block is asked for on the way through the last of them. Bound by the
-// multiply-add units from four rows on. Every sum runs along K in order, whatever the tile.
+// L1 for all rows; the next block is asked for meanwhile. Bound by the multiply-add units from four
+// rows on. Every sum runs along K in order, whatever the tile.
 #pragma once
 
 #include "cpu/isa/vec.h"
@@ -21,9 +21,13 @@ constexpr bool kTall = false;
 constexpr int kTallVectors = 2;  // of a strip
 constexpr int kTallRows = 6;     // of a tile, at most: 12 sums, a strip's vectors and a value of a
 constexpr i64 kTallDepth = 256;  // of K in a block, at most
+constexpr i64 kFewTiles = 4;     // so few ask for a whole block in one tile
 
 template <class T>
 constexpr int kTallWidth = kTallVectors * kLanes<T>;
+
+template <class T>
+constexpr i64 kLine = 64 / static_cast<i64>(sizeof(T));  // of a cache
 
 // `things` in even parts of at most `most`.
 struct Parts {
@@ -34,14 +38,18 @@ struct Parts {
 
 // `tiles` times MR rows of out = or += rows of a by `depth` rows of a strip, then + bias. Rows of a
 // are `stride` apart, or `grouped` side by side, kTallRows of them, the next group behind `stride`.
-// `ahead`: on the way, asks for the block at `next`.
+// `ahead`: on the way, asks for the block at `next`; otherwise before each tile for `lines` of it.
 template <class T, int MR, bool grouped, bool ahead, int V = kTallVectors>
 __attribute__((noinline)) void tall_tiles(i64 tiles, const T* a, i64 stride, const T* strip,
-                                          i64 depth, const T* next, bool add, const T* bias, T* out,
-                                          i64 out_stride) {
+                                          i64 depth, const T* next, i64 lines, bool add,
+                                          const T* bias, T* out, i64 out_stride) {
   constexpr int L = kLanes<T>, W = V * L;
 #pragma GCC unroll 1
   for (; tiles; --tiles, a += grouped ? stride : MR * stride, out += MR * out_stride) {
+    if (!ahead) {
+#pragma GCC unroll 1
+      for (i64 k = 0; k < lines; ++k, next += kLine<T>) __builtin_prefetch(next, 0, 2);
+    }
     Vec<T> sum[MR][V] = {};
     if (add) {
 #pragma GCC unroll 8
@@ -81,6 +89,12 @@ __attribute__((noinline)) void tall_tiles(i64 tiles, const T* a, i64 stride, con
   }
 }
 
+// Cache lines of `count` values, in `parts` parts.
+template <class T>
+CHARLM_INLINE i64 lines_of(i64 count, i64 parts) {
+  return (count / kLine<T> + parts - 1) / parts;
+}
+
 // Rows of a tile of V vectors, at most: as many sums as there are registers for.
 template <int V>
 constexpr int kMostRows = kTallRows * kTallVectors / V;
@@ -103,27 +117,32 @@ CHARLM_INLINE void tall_block(const T* a, i64 stride, i64 rows, const T* strip, 
                               const T* next, bool add, const T* bias, T* out, i64 out_stride) {
   constexpr i64 most = kMostRows<V>;
   const i64 tiles = (rows + most - 1) / most, each = rows / tiles, larger = rows % tiles;
+  // A few lines before each tile, as memory gives them; of few tiles, all within the last.
+  const i64 lines = tiles > kFewTiles ? lines_of<T>(depth * V * kLanes<T>, tiles) : 0;
   const auto go = [&](auto function, i64 count, i64 size) __attribute__((always_inline)) {
-    function(count, a, stride, strip, depth, next, add, bias, out, out_stride);
+    function(count, a, stride, strip, depth, next, lines, add, bias, out, out_stride);
     a += count * size * stride;
     out += count * size * out_stride;
+    next += count * lines * kLine<T>;
   };
   if (larger) go(tall_tiles_of<T, false, false, V>(each + 1), larger, each + 1);
-  if (tiles - larger > 1) go(tall_tiles_of<T, false, false, V>(each), tiles - larger - 1, each);
-  go(tall_tiles_of<T, false, true, V>(each), 1, each);
+  if (tiles - larger > !lines)
+    go(tall_tiles_of<T, false, false, V>(each), tiles - larger - !lines, each);
+  if (!lines) go(tall_tiles_of<T, false, true, V>(each), 1, each);
 }
 
 // The same of rows in groups, the last of which may have fewer.
 template <class T>
 CHARLM_INLINE void tall_groups(const T* a, i64 stride, i64 rows, const T* strip, i64 depth,
-                               bool add, T* out, i64 out_stride) {
+                               const T* next, bool add, T* out, i64 out_stride) {
   const i64 tiles = rows / kTallRows, rest = rows % kTallRows;
+  const i64 lines = tiles ? lines_of<T>(depth * kTallWidth<T>, tiles) : 0;
   const T* none = nullptr;
   if (tiles)
-    tall_tiles<T, kTallRows, true, false>(tiles, a, stride, strip, depth, none, add, none, out,
-                                          out_stride);
+    tall_tiles<T, kTallRows, true, false>(tiles, a, stride, strip, depth, next, lines, add, none,
+                                          out, out_stride);
   if (rest)
-    tall_tiles_of<T, true, false>(rest)(1, a + tiles * stride, stride, strip, depth, none, add,
+    tall_tiles_of<T, true, false>(rest)(1, a + tiles * stride, stride, strip, depth, next, 0, add,
                                         none, out + tiles * kTallRows * out_stride, out_stride);
 }
 
@@ -151,11 +170,12 @@ CHARLM_INLINE void tall_edge(i64 rows, bool add, T* out, i64 out_stride, i64 wid
 template <class T>
 void multiply_tall(const T* a, i64 a_stride, i64 rows, const T* packed, i64 K, i64 N, i64 first,
                    i64 last, const T* bias, T* out, i64 out_stride, bool padded, bool down) {
-  constexpr i64 W = kTallWidth<T>, kBlock = 96;  // rows of which a block of K stays in L2
-  const Parts blocks(rows, kBlock), depths(K, kTallDepth);
-  if (!padded && last > (N + W - 1) / W) last = (N + W - 1) / W;
+  constexpr i64 W = kTallWidth<T>;
   // What there is more of, a or out, is passed once.
   const bool wide = N >= K;
+  const i64 most = wide ? 96 : 192;  // rows of which a row's K, or a block of it, stays in L2
+  const Parts blocks(rows, most), depths(K, kTallDepth);
+  if (!padded && last > (N + W - 1) / W) last = (N + W - 1) / W;
   const i64 strips = last - first, inner = wide ? depths.count : strips;
   for (i64 block = 0; block < blocks.count; ++block) {
     const i64 r = blocks.begin(block), count = blocks.begin(block + 1) - r;

@@ -32,7 +32,7 @@ RecurrentGradients backward(const std::optional<Tensor>& dy, const std::optional
   }
   const int64_t width = k.panel_width, hh_panels = div_up(s.R, width);
   Plan plan(s, batch_sizes, reverse, sizeof(S), hh_panels);
-  plan.choose_strips(k);
+  plan.choose_strips(k, s);
   const Schedule& schedule = plan.schedule;
 
   Tensor dgates = overwrite ? Matrix(reserve, s.L * s.N, 4 * s.H).view()

@@ -121,6 +121,13 @@ void input_gradient(const BackwardArgs<S>& a, i64 l, i64 tile, i64 slot, const C
   }
 }
 
+// Panels of a layer's input gradient that the layer below computes. In a wavefront, whose layers
+// share their time evenly, that is half of them above an input that needs no gradient.
+template <class S>
+CHARLM_INLINE i64 panels_for_below(const BackwardArgs<S>& a, i64 l) {
+  return a.schedule.wavefront && l == 1 && !a.dx[0] ? (panel_count<S>(a.layers[1].I) + 1) / 2 : 0;
+}
+
 template <class S>
 void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const Schedule& s = a.schedule;
@@ -129,11 +136,12 @@ void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const i64 chunks = (s.T + s.chunk - 1) / s.chunk;
   for (i64 chunk = 0; chunk < chunks; ++chunk) {
     const Chunk steps(s, s.reverse ? chunk : chunks - 1 - chunk);
-    // In a wavefront the layer above leaves half of the columns of its input gradient to us.
     if (s.wavefront && l + 1 < a.L) {
-      const i64 panels = panel_count<S>(a.layers[l + 1].I);
       wait_for(s, l + 1, tile, chunk + 1);
-      input_gradient<S>(a, l + 1, tile, slot, steps, panels / 2, panels);
+      if (const i64 left = panels_for_below(a, l + 1)) {
+        const i64 panels = panel_count<S>(a.layers[l + 1].I);
+        input_gradient<S>(a, l + 1, tile, slot, steps, panels - left, panels);
+      }
     }
     for (i64 k = steps.begin; k < steps.end; ++k) {
       const i64 t = s.reverse ? k : steps.begin + steps.end - 1 - k;
@@ -142,9 +150,7 @@ void backward_task(const BackwardArgs<S>& a, i64 l, i64 tile, Member& member) {
       if (!member.size) return;
     }
     if (a.dx[l]) {
-      const i64 panels = panel_count<S>(a.layers[l].I);
-      const bool shared = s.wavefront && l > 0;
-      const Range own = part(member, shared ? panels / 2 : panels);
+      const Range own = part(member, panel_count<S>(a.layers[l].I) - panels_for_below(a, l));
       input_gradient<S>(a, l, tile, slot, steps, own.first, own.last);
     }
     if (s.wavefront) publish(s, l, tile, chunk + 1);

@@ -162,14 +162,21 @@ void input_product(const ForwardArgs<S>& a, i64 l, i64 tile, i64 slot, const Chu
                      pre_width<S>(a.H), true, false, s.strips);
 }
 
+// Panels of a layer's input product that the layer below computes. In a wavefront, whose layers
+// share their time evenly, that is half of them above a folded input, which needs no product.
+template <class S>
+CHARLM_INLINE i64 panels_from_below(const ForwardArgs<S>& a, i64 l) {
+  return a.schedule.wavefront && l == 1 && a.ids ? gate_panels<S>(a.H) / 2 : 0;
+}
+
 template <class S>
 void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile, Member& member) {
   const Schedule& s = a.schedule;
   const TileRows tile_rows(s, tile);
-  const i64 panels = gate_panels<S>(a.H), width = pre_width<S>(a.H);
+  const i64 width = pre_width<S>(a.H);
   const bool folded = l == 0 && a.ids;
-  // In a wavefront the layer below computes half of this layer's input products.
-  const i64 half = s.wavefront ? panels / 2 : 0;
+  const i64 given = panels_from_below(a, l);
+  const i64 wanted = l + 1 < a.L ? panels_from_below(a, l + 1) : 0;
   const i64 slot = slot_of(s, l, tile);
   const i64 chunks = (s.T + s.chunk - 1) / s.chunk;
   if (member.size > 1) {
@@ -188,7 +195,7 @@ void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile, Member& member) {
     if (s.wavefront && l > 0) wait_for(s, l - 1, tile, chunk + 1);
     if (!folded) {
       const Range own = own_panels(a, member);
-      input_product<S>(a, l, tile, slot, steps, own.first + (l ? half : 0), own.last, pre);
+      input_product<S>(a, l, tile, slot, steps, own.first + given, own.last, pre);
     }
     i64 before = 0;
     if (s.reverse)
@@ -203,9 +210,9 @@ void forward_task(const ForwardArgs<S>& a, i64 l, i64 tile, Member& member) {
       if (!member.size) return;
       if (!s.reverse) before += rows;
     }
-    if (s.wavefront && l + 1 < a.L) {
+    if (wanted) {
       Compute<S>* above = a.pre[slot_of(s, l + 1, tile)] + origin * width;
-      input_product<S>(a, l + 1, tile, slot, steps, 0, half, above);
+      input_product<S>(a, l + 1, tile, slot, steps, 0, wanted, above);
     }
     if (s.wavefront) publish(s, l, tile, chunk + 1);
   }

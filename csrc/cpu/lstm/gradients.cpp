@@ -28,7 +28,7 @@ std::vector<Tensor> weight_gradients(const Steps& s) {
   const T* inner = s.reserve.const_data_ptr<T>() + s.inner();
   std::vector<Tensor> found;
   const auto make = [&](const Shape& shape) {
-    found.push_back(make_empty(s.x, shape));
+    found.push_back(make_tensor<T>(s.x, shape));
     return found.back().mutable_data_ptr<T>();
   };
   std::vector<OuterProducts<T>> products;

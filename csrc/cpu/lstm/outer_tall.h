@@ -2,7 +2,8 @@
 //
 // Rows are taken in blocks of kOuterDepth. Of each, a part of the columns of a is packed in groups
 // of kTallRows, which stay in L2 and are read in order: as a lies, with a stride of a power of two,
-// its rows would crowd into few sets of L1. The strip of b, packed too, stays in L1. Bound by the
+// its rows would crowd into few sets of L1. kOuterWide columns of b are packed as strips once for
+// all groups; a strip stays in L1 for one part of them, while the next is asked for. Bound by the
 // multiply-add units.
 #pragma once
 
@@ -13,12 +14,18 @@ namespace charlm {
 namespace CHARLM_ISA {
 
 constexpr i64 kOuterColumns = 192;  // of a, packed at once
+constexpr i64 kOuterWide = 512;     // of b
 
 template <class T>
 constexpr i64 kGroup = kTallRows * kOuterDepth + kLanes<T>;  // of one group, with room behind it
 
+// Of one strip, a line longer than it is: strips a power of two apart crowd into few sets of L1.
 template <class T>
-constexpr i64 kOuterScratch = kOuterColumns / kTallRows * kGroup<T> + kOuterDepth * kTallWidth<T>;
+constexpr i64 kStrip = kOuterDepth * kTallWidth<T> + kLine<T>;
+
+template <class T>
+constexpr i64 kOuterScratch =
+    kOuterColumns / kTallRows * kGroup<T> + kOuterWide / kTallWidth<T> * kStrip<T>;
 
 // Columns [0, columns) of a, `rows` rows, in groups. `room`: columns that may be read.
 template <class T>
@@ -62,35 +69,51 @@ void add_groups(const T* groups, i64 rows, i64 columns, T* sums, bool add) {
   }
 }
 
+// Columns [0, columns) of b, rows [first, first + rows), as strips one behind the other.
+template <class T>
+void pack_strips(const OuterProducts<T>& o, i64 first, i64 rows, i64 n, i64 columns, T* strips) {
+  constexpr i64 W = kTallWidth<T>, L = kLanes<T>;
+  for (i64 k = 0; k < rows; ++k) {
+    const i64 row = first + k;
+    const T* from = n + (row < o.split ? o.b + row * o.N : o.b_rest + (row - o.split) * o.N);
+    T* to = strips + k * W;
+    i64 c = 0;
+    for (; c + W <= columns; c += W, to += kStrip<T>)
+#pragma GCC unroll 4
+      for (i64 v = 0; v < W; v += L) store(to + v, load(from + c + v));
+    for (i64 v = 0; c < columns && v < W; v += L)
+      store(to + v,
+            c + v < columns ? load_n(from + c + v, static_cast<int>(columns - c - v)) : Vec<T>{});
+  }
+}
+
 // Columns [begin, end) of a, which are rows of out.
 template <class T>
 void outer_tall(const OuterProducts<T>& o, i64 begin, i64 end, T* scratch) {
   constexpr i64 W = kTallWidth<T>;
-  T *strip = scratch, *groups = scratch + kOuterDepth * W;
-  for (i64 first = 0; first < o.K || first == 0; first += kOuterDepth) {
-    const i64 rows = o.K - first < kOuterDepth ? o.K - first : kOuterDepth;
-    const bool add = o.add || first > 0;
-    for (i64 m = begin; m < end; m += kOuterColumns) {
-      const i64 columns = end - m < kOuterColumns ? end - m : kOuterColumns;
-      pack_groups(o.a + first * o.a_stride + m, o.a_stride, rows, columns, o.M - m, groups);
-      if (o.sums) add_groups(groups, rows, columns, o.sums + m, add);
-      for (i64 n = 0; n < o.N; n += W) {
-        const i64 width = o.N - n < W ? o.N - n : W;
-        for (i64 k = 0; k < rows; ++k) {
-          const i64 row = first + k;
-          const T* from = n + (row < o.split ? o.b + row * o.N : o.b_rest + (row - o.split) * o.N);
-          for (i64 v = 0; v < W; v += kLanes<T>)
-            store(strip + k * W + v,
-                  v < width ? load_n(from + v, static_cast<int>(width - v)) : Vec<T>{});
+  T *strips = scratch, *groups = scratch + kOuterWide / W * kStrip<T>;
+  for (i64 wide = 0; wide < o.N || wide == 0; wide += kOuterWide) {
+    const i64 most = o.N - wide < kOuterWide ? o.N - wide : kOuterWide;
+    for (i64 first = 0; first < o.K || first == 0; first += kOuterDepth) {
+      const i64 rows = o.K - first < kOuterDepth ? o.K - first : kOuterDepth;
+      const bool add = o.add || first > 0;
+      pack_strips(o, first, rows, wide, most, strips);
+      for (i64 m = begin; m < end; m += kOuterColumns) {
+        const i64 columns = end - m < kOuterColumns ? end - m : kOuterColumns;
+        pack_groups(o.a + first * o.a_stride + m, o.a_stride, rows, columns, o.M - m, groups);
+        if (o.sums && wide == 0) add_groups(groups, rows, columns, o.sums + m, add);
+        const T* strip = strips;
+        for (i64 n = 0; n < most; n += W, strip += kStrip<T>) {
+          const i64 width = most - n < W ? most - n : W;
+          T* out = o.out + m * o.N + wide + n;
+          if (width == W)
+            tall_groups(groups, kGroup<T>, columns, strip, rows, strip + kStrip<T>, add, out, o.N);
+          else
+            tall_edge(columns, add, out, o.N, width, [&](i64 r, i64 count, T* block, i64 stride) {
+              tall_groups(groups + r / kTallRows * kGroup<T>, kGroup<T>, count, strip, rows, strip,
+                          true, block, stride);
+            });
         }
-        T* out = o.out + m * o.N + n;
-        if (width == W)
-          tall_groups(groups, kGroup<T>, columns, strip, rows, add, out, o.N);
-        else
-          tall_edge(columns, add, out, o.N, width, [&](i64 r, i64 count, T* block, i64 stride) {
-            tall_groups(groups + r / kTallRows * kGroup<T>, kGroup<T>, count, strip, rows, true,
-                        block, stride);
-          });
       }
     }
   }

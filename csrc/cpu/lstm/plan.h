@@ -68,8 +68,9 @@ struct Plan {
 
   // Panels are packed in strips where that is faster: the kernels' table says so.
   template <class S>
-  void choose_strips(const SequenceKernels<S>& k) {
+  void choose_strips(const SequenceKernels<S>& k, const Sizes& s) {
     schedule.strips = tile_rows() >= k.strip_rows;
+    if (k.pack_gate_triples) widen_chunks<S>(s);
   }
 
   // The same of a forward pass, whose input product always has many rows, and how w_hh is packed:
@@ -82,10 +83,16 @@ struct Plan {
     schedule.recurrent = few ? Packing::panels : triples ? Packing::triples : Packing::strips;
     schedule.strips = schedule.chunk * rows >= k.strip_rows;
     if (!schedule.strips) schedule.recurrent = Packing::panels;
-    // Weights that come from far drive the state's out: the more rows, the fewer times.
-    if (!schedule.wavefront && 4 * s.H * std::max(s.I, s.R) * sizeof(S) > kNearBytes)
-      schedule.chunk = std::clamp<int64_t>(kFarRows / rows, schedule.chunk,
-                                           std::max<int64_t>(s.T, schedule.chunk));
+    widen_chunks<S>(s);
+  }
+
+  // Weights that come from far drive the state's out: the more rows, the fewer times.
+  template <class S>
+  void widen_chunks(const Sizes& s) {
+    if (schedule.wavefront || 4 * s.H * std::max(s.I, s.R) * sizeof(S) <= kNearBytes) return;
+    const int64_t rows = std::max<int64_t>(1, tile_rows());
+    schedule.chunk = std::clamp<int64_t>(kFarRows / rows, schedule.chunk,
+                                         std::max<int64_t>(s.T, schedule.chunk));
   }
 
   // Whether one thread computes layer after layer.

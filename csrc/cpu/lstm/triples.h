@@ -95,10 +95,10 @@ CHARLM_INLINE void rows_by_triple(const T* a, i64 stride, i64 rows, const T* tri
     }
 }
 
-// sums[r][gate] of one panel in strips.
+// sums[r][gate] of one panel in strips; `after`: the panel that comes next.
 template <class T>
 CHARLM_INLINE void rows_by_strips(const T* a, i64 stride, i64 rows, const T* panel, i64 K,
-                                  T* sums) {
+                                  const T* after, T* sums) {
   constexpr i64 W = kPanelWidth<T>, S = kTallWidth<T>;
   const Parts depths(K, kTallDepth);
   if (rows <= CHARLM_TILE_ROWS)
@@ -113,7 +113,9 @@ CHARLM_INLINE void rows_by_strips(const T* a, i64 stride, i64 rows, const T* pan
       for (i64 d = 0; d < depths.count; ++d) {
         const i64 k = depths.begin(d), depth = depths.begin(d + 1) - k;
         const T *strip = panel + s * K + k * S, *none = nullptr;
-        tall_block(a + k, stride, rows, strip, depth, strip + depth * S, d > 0, none, sums + s, W);
+        const bool last = s + S == W && d + 1 == depths.count;
+        tall_block(a + k, stride, rows, strip, depth, last ? after : strip + depth * S, d > 0, none,
+                   sums + s, W);
       }
 }
 
@@ -148,7 +150,9 @@ CHARLM_INLINE void for_strips(const T* a, i64 stride, i64 rows, const T* packed,
     }
     for (i64 block = 0; block < blocks.count; ++block) {
       const i64 r = blocks.begin(block), n = blocks.begin(block + 1) - r;
-      rows_by_strips(a + r * stride, stride, n, packed + first * size, K, sums);
+      const T* panel = packed + first * size;
+      const T* after = block + 1 < blocks.count ? panel : back ? panel - size : panel + size;
+      rows_by_strips(a + r * stride, stride, n, panel, K, after, sums);
       cells(sums, L, first, r, 1, n);
     }
   }
@@ -168,7 +172,7 @@ CHARLM_INLINE void for_triples(const T* a, i64 stride, i64 rows, const T* packed
     const i64 p = p0 + (n - alone) * kTriple + alone, width = n < triples ? kTriple : 1;
     const T* from = packed + p * size;
     if (width == 1)
-      rows_by_strips(a, stride, rows, from, K, sums);
+      rows_by_strips(a, stride, rows, from, K, back ? from - kTriple * size : from + size, sums);
     else if (rows == 1)
       row_by_triple(a, from, K, sums);
     else
