@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 
 import pytest
@@ -65,10 +66,9 @@ def seen(monkeypatch):
 
     for function in (reference.lstm, reference.lstm_backward):
         monkeypatch.setattr(reference, function.__name__, spied(function))
-    for module in ("lstm", "loss"):
-        monkeypatch.setattr(
-            f"charlm_fast.ops.{module}.rounding", lambda _: precision.rounding(torch.device("cuda"))
-        )
+    for name in ("lstm", "loss"):
+        module = importlib.import_module(f"charlm_fast.ops.{name}")
+        monkeypatch.setattr(module, "rounding", lambda _: precision.rounding(torch.device("cuda")))
     return said
 
 
