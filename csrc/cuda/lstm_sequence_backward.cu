@@ -9,8 +9,9 @@
 // whose blocks multiply with their rows of W_ih as well and hand on the gradient of the layer's
 // outputs in the same way. That moves H values a row and step where handing on the
 // dgates would move 4 H. A team of 8 lanes computes 4 columns for 8 rows (or one), the lanes
-// splitting the sum over dgates. Bound as the forward kernel. The weights' gradients are one
-// GEMM over all steps afterwards.
+// splitting the sum over dgates. What the cells need from global memory is on its way a step
+// ahead. Bound as the forward kernel. The weights' gradients are one GEMM over all steps
+// afterwards.
 //
 // Slots, mailboxes and who may end are the forward kernel's: parts are sent after the block's
 // barrier of the step, which comes after all of its reads, so that who has a step's parts from all
