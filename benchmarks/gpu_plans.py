@@ -77,13 +77,14 @@ all of a thread's first cell is loaded a step ahead, while its block waits for t
 - Float32 backward, one row and eight: seven values of a cell stood between what the others sent and
   the products, with nothing to do meanwhile. A step ahead, a step is 270 cycles or 0.14 µs shorter
   in every launch.
-- Float32 forward, one row: the products of 128 units in 8 blocks take 320 cycles to read from
-  shared memory, which hide one load but not two. A step ahead, a step with ids is 220 cycles or
-  0.11 µs shorter. Nothing is gained without ids, in a wavefront, whose layers above have twice the
-  products, and from 256 units on.
-- Float32 forward, eight rows: left out. Of 128 units a warp multiplies for 512 cycles and more, 128
-  a round and row of weights, and both loads are over by then; the kernel has no register to spare
-  (128 of 128).
+- Float32 forward, eight rows: left out, it would gain nothing. Of 128 units in 16 blocks two warps
+  multiply, 512 cycles each, which hide two loads all but 30 cycles; wider layers take longer. The
+  kernel has no register to spare (128 of 128).
+- Float32 forward, one row: left out. The products of 128 units in 8 blocks take 320 cycles to read
+  from shared memory, and hide one load: without ids it would gain nothing. With ids a step of one
+  layer would be 220 cycles or 0.11 µs shorter, but not one of a wavefront, as training at the
+  defaults has it: the layers above have twice the products. From 256 units on it would gain nothing
+  either.
 
 The predictions below do not count these loads, neither where they are hidden nor where they are
 not.
@@ -100,11 +101,11 @@ ways. Ours is level with it by estimate: {forward} and {both}.
 - TF32: nothing was published at these sizes. By cycle counts cuDNN should take 4 to 5 µs forward at
   H = 512, B = 64, where the plan says {tf32}. At 64 rows of 768 units and more ours has no launch
   of all steps forward and loses: two groups of blocks hold too few weights, and one has no room for
-  h of all rows, which in TF32 takes the 4 bytes of float32. In half precision, which has TF32's
-  mantissa, all 64 rows would fit 96 blocks; by the plan's counts a step would take 5 µs, of which 2
-  are h from the second-level cache, in place of 5.5: still a loss, and not built. What would win is
-  what would in 16 bits, with h in shared memory once a cluster. `auto` leaves more than 16 rows of
-  such layers to cuDNN.
+  h of all rows, which in TF32 takes the 4 bytes of float32. A step's product is torch's then, in
+  float32 unless `torch.backends.cuda.matmul` allows TF32 there too. What would win: h in half
+  precision, which has TF32's mantissa. All 64 rows would fit 96 blocks, and by the plan's counts a
+  step would take 5 µs, of which 2 are h from the second-level cache; handed to a cluster at once,
+  as in 16 bits, they would be less. `auto` leaves more than 16 rows of such layers to cuDNN.
 - Float32, 32 rows and more of 768 units and more: all sides multiply at 67 TFLOP/s, of which 64
   rows of 1,024 units need 8 µs. Ours adds up to two launches a step where the weights do not fit; a
   launch of all steps that streams them from the second-level cache, 2.7 µs beside those 8, would
@@ -126,7 +127,7 @@ FAMILIES = ("float32", "tf32", "bfloat16")  # of preference.py, as KINDS
 def per_step(kind: int, hidden: int, batch: int) -> float:
     """Seconds of a step of two launches."""
     weights = 4.0 * hidden * hidden * (2 if kind == 2 else 4)
-    multiplied = 8.0 * batch * hidden * hidden / H200.peak(("fp32", "tf32", "bf16")[kind])
+    multiplied = 8.0 * batch * hidden * hidden / H200.peak("bf16" if kind == 2 else "fp32")
     return 2 * H200.launch + max(multiplied, weights / CACHE)
 
 
