@@ -35,14 +35,11 @@ _GRID_TICK = """    const auto token = grid_arrive();
     save();
     grid_wait(token);
 """
-_GRID_BACKWARD_TICK = """    const auto token = grid_arrive();
-    fetch(pass + 1);
-    grid_wait(token);
-"""
+_GRID_BACKWARD_TICK = "      grid_sync();\n"
 _TELL = """        if (layer && step && step + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
 """
-_TELL_BACKWARD = """        if (!top && pass && pass + 1 < steps)
+_TELL_BACKWARD = """        if (!top && pass && pass + 1 < a.steps)
           arrive_in(&box->read[slot ^ 1], (layer + 1) * g.size + rank);
 """
 
@@ -361,7 +358,7 @@ MUTANTS = [
         "later bytes are not announced",
         "2 blocks, backward",
         BACKWARD,
-        "if (pass + 2 <= steps) expect(&box->full[slot], due(pass + 2));",
+        "if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));",
         "",
     ),
     fault(
@@ -391,7 +388,7 @@ MUTANTS = [
         "no barrier before dgates are overwritten",
         "2 blocks, dgates once, backward",
         BACKWARD,
-        "      if (g.dgates == 1) __syncthreads();\n",
+        "    else if (g.dgates == 1)\n      __syncthreads();\n",
         "",
     ),
     fault(
@@ -471,7 +468,7 @@ MUTANTS = [
         "grid, backward",
         BACKWARD,
         _GRID_BACKWARD_TICK,
-        "    fetch(pass + 1);\n    __syncthreads();\n",
+        "      __syncthreads();\n",
     ),
     # A step's cell, the head and rows.
     fault(
