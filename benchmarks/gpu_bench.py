@@ -129,15 +129,17 @@ def graphed(build: Build) -> Build:
 
 def on(name: str, build: Build) -> Build:
     """Build and run a step on one backend."""
-    return _inside(lambda: use_backend(name), build)
+    return inside(lambda: use_backend(name), build)
 
 
 def under(precision: str, build: Build) -> Build:
     """Build and run a step with TF32 or without it."""
-    return _inside(lambda: products(precision), build)
+    return inside(lambda: products(precision), build)
 
 
-def _inside(context: Callable[[], AbstractContextManager[Any]], build: Build) -> Build:
+def inside(context: Callable[[], AbstractContextManager[Any]], build: Build) -> Build:
+    """Build and run a step inside a context."""
+
     def built() -> Step:
         with context():
             step = build()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from gpu_floors import H200
 
+from charlm_fast.ops.preference import order
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gpu_plans.md"
 SOURCES = ("plan.cpp", "tensor_plan.cpp")
@@ -29,7 +31,7 @@ PROGRAM = """
 
 int main() {
   using namespace charlm::cuda;
-  const DeviceFacts device = {90, %d, 232448, 16, {}};
+  const DeviceFacts device = {90, %d, 232448, 16, {}, false};
   for (int kind : {0, 1, 2})
     for (long long hidden : {%s})
       for (long long batch : {%s})
@@ -47,40 +49,87 @@ int main() {
 INTRODUCTION = """# How an H200 would run an LSTM layer
 
 Written by `python benchmarks/gpu_plans.py`, before any kernel ran on a GPU: what
-`csrc/cuda/plan.cpp` and `tensor_plan.cpp` decide for one layer, and their estimate of a step, ± 40
-%. A step is the larger of what shared memory and what the multipliers need, the cell (0.23 µs),
+`csrc/cuda/plan.cpp` and `tensor_plan.cpp` decide for one layer, and their prediction of a step, ±
+40 %. A step is the larger of what shared memory and what the multipliers need, the cell (0.23 µs),
 and the hand-over to the other blocks of the group (0.3 to 0.4 µs in a cluster, 1.2 µs across a
-grid). "2 x 64 of a grid" are two groups of 64 blocks, each with a part of the batch.
+grid). "2 x 64 of a grid" are two groups of 64 blocks, each with a part of the batch. Where the
+weights and the rows do not fit the chip, a step is two launches of {launch:g} µs, and between them
+the larger of the products at the peak and of the weights from the second-level cache at {cache:.1f}
+TB/s. `auto` is who goes first once a check has passed, as long as its figures do not say otherwise
+by a tenth (`charlm_fast/ops/preference.py`); before, all goes to cuDNN.
 
-16 bits are multiplied on tensor cores (`mma.sync`, 1,024 multiply-adds a cycle and
-multiprocessor), with the weights in registers, 64 of each thread, in all rows below but H = 768, B
-= 64 forward. Their estimate counts the bytes that are handed over as well, taken to be 12 a cycle
-and block from other blocks of a cluster and 24 from the second-level cache; float32's does not,
-and is the kinder.
+16 bits are multiplied on tensor cores (`mma.sync`, 1,024 multiply-adds a cycle and multiprocessor),
+with the weights in registers, 64 of each thread, in all rows below but H = 768, B = 64 forward.
+Their estimate counts the bytes that are handed over as well, taken to be 12 a cycle and block from
+other blocks of a cluster and 24 from the second-level cache; float32's does not, and is the kinder.
 
-TF32 is float32 where `torch.backends.cudnn.rnn.fp32_precision` lets cuDNN's LSTM round its
-factors, which is torch's default; "exact" says that the float32 kernels serve all the same, where
-tensor cores would not save a tenth. Both are counted with the bytes that are handed over.
-`mma.sync` multiplies 512 a cycle in TF32, and registers hold half as many weights as in 16 bits.
+TF32 is float32 where `torch.backends.cudnn.rnn.fp32_precision` lets cuDNN's LSTM round its factors,
+which is torch's default; "exact" says that the float32 kernels serve all the same, where tensor
+cores would not save a tenth. Both are counted with the bytes that are handed over. `mma.sync`
+multiplies 512 a cycle in TF32, and registers hold half as many weights as in 16 bits.
 
-For cuDNN in TF32 nothing was published at these sizes; by cycle counts it should take 4 to 5 µs
-forward at H = 512, B = 64, where the plan says {tf32}. At 64 rows of 768 units and more ours loses
-forward: two groups of blocks hold too few weights, and one has no room for h of all rows. A step is
-then two launches, 2 µs each, which read up to 16 MiB of weights again, 3 to 4 µs. What would win is
-what would in 16 bits, below, with h in shared memory once a cluster. At few rows the exact kernels
-are as good: the hand-over is most of a step.
+## What is on its way before it is needed
+
+What a cell takes from global memory comes from the second-level cache in about 270 cycles, and an
+id and the row of products that it chooses are two loads, one after the other. In 16 bits and TF32
+all of a thread's first cell is loaded a step ahead, while its block waits for the others.
+
+- Float32 backward, one row and eight: not yet. Seven values of a cell stand between what the others
+  sent and the products, with nothing to do meanwhile. A step ahead, a step would be 270 cycles or
+  0.14 µs shorter in every launch. It was written: nothing spills, in up to 128 registers, and 28 of
+  its 31 launches were [proved](proofs.md) before it was put aside. It comes when all are.
+- Float32 forward, eight rows: left out, it would gain nothing. Of 128 units in 16 blocks two warps
+  multiply, 512 cycles each, which hide two loads all but 30 cycles; wider layers take longer. The
+  kernel has no register to spare (128 of 128).
+- Float32 forward, one row: left out. The products of 128 units in 8 blocks take 320 cycles to read
+  from shared memory, and hide one load: without ids it would gain nothing. With ids a step of one
+  layer would be 220 cycles or 0.11 µs shorter, but not one of a wavefront, as training at the
+  defaults has it: the layers above have twice the products. From 256 units on it would gain nothing
+  either.
+
+The predictions below do not count these loads, neither where they are hidden nor where they are
+not.
+
+## Where another side would win
 
 Published for cuDNN on an H100, 16 bits, H = 768, B = 16: 1.96 µs a step forward and 5.07 µs both
-ways. Ours is level with it by estimate: {forward} and {both}. At H = 1,024, B = 64, where cuDNN
-should take about 3 µs forward, ours loses: every block reads all of h from the second-level cache,
-and `mma.sync` has half the rate of the chip. One read a cluster that is handed to all of its
-blocks (TMA's multicast) and `wgmma` would win. Backward, the same holds for the parts of the
-gradient, 4 H bytes a row and block. At few rows and units the hand-over and the cell are most of a
-step on any side.
+ways. Ours is level with it by estimate: {forward} and {both}.
 
-| dtype | H | B | forward | µs a step | backward | µs a step | published for cuDNN |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+- 16 bits, H = 1,024, B = 64: cuDNN should take about 3 µs forward, and ours loses. Every block
+  reads all of h from the second-level cache, and `mma.sync` has half the rate of the chip. One read
+  a cluster that is handed to all of its blocks (TMA's multicast) and `wgmma` would win. Backward,
+  the same holds for the parts of the gradient, 4 H bytes a row and block.
+- TF32: nothing was published at these sizes. By cycle counts cuDNN should take 4 to 5 µs forward at
+  H = 512, B = 64, where the plan says {tf32}. At 64 rows of 768 units and more ours has no launch
+  of all steps forward and loses: two groups of blocks hold too few weights, and one has no room for
+  h of all rows, which in TF32 takes the 4 bytes of float32. A step's product is torch's then, in
+  float32 unless `torch.backends.cuda.matmul` allows TF32 there too. What would win: h in half
+  precision, which has TF32's mantissa. All 64 rows would fit 96 blocks, and by the plan's counts a
+  step would take 5 µs, of which 2 are h from the second-level cache; handed to a cluster at once,
+  as in 16 bits, they would be less. `auto` leaves more than 16 rows of such layers to cuDNN.
+- Float32, 32 rows and more of 768 units and more: all sides multiply at 67 TFLOP/s, of which 64
+  rows of 1,024 units need 8 µs. Ours adds up to two launches a step where the weights do not fit; a
+  launch of all steps that streams them from the second-level cache, 2.7 µs beside those 8, would
+  win. `auto` leaves them to cuDNN.
+- Float32, 32 and 64 rows of 512 units: ours should win, 3.0 to 4.5 µs beside 8 to 10. That figure
+  of cuDNN's is a guess by cycle counts, and `auto` waits for a check's.
+- At few rows and units the hand-over and the cell are most of a step on any side.
+
+## Plans
+
+| dtype | H | B | forward | µs a step | backward | µs a step | `auto` | published for cuDNN |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
+
+CACHE = 24 * H200.multiprocessors * H200.clock  # bytes a second from it, as plan.h has it
+FAMILIES = ("float32", "tf32", "bfloat16")  # of preference.py, as KINDS
+
+
+def per_step(kind: int, hidden: int, batch: int) -> float:
+    """Seconds of a step of two launches."""
+    weights = 4.0 * hidden * hidden * (2 if kind == 2 else 4)
+    multiplied = 8.0 * batch * hidden * hidden / H200.peak("bf16" if kind == 2 else "fp32")
+    return 2 * H200.launch + max(multiplied, weights / CACHE)
 
 
 def plans() -> list[list[float]]:
@@ -97,13 +146,21 @@ def plans() -> list[list[float]]:
 
 
 def _how(row: list[float]) -> list[str]:
-    kind_of_row, *_, kernel, tf32, groups, group, cycles = row
+    kind_of_row, hidden, batch, _, kernel, tf32, groups, group, cycles = row
     if kernel == 0:
-        return ["a product and a cell a step", ""]
+        seconds = per_step(int(kind_of_row), int(hidden), int(batch))
+        return ["a product and a cell a step", f"{1e6 * seconds:.1f}"]
     kind = "clusters" if kernel == 1 else "a grid"
     where = f"{groups:.0f} x {group:.0f} of {kind}"
     where += ", exact" if kind_of_row == 1 and not tf32 else ""
     return [where, f"{1e6 * cycles / H200.clock:.1f}"]
+
+
+def _first(kind: int, hidden: int, batch: int) -> str:
+    """Who goes first, with gradients and without."""
+    found = {order("cuda", "lstm", FAMILIES[kind], hidden, batch, g)[0] for g in (False, True)}
+    assert len(found) == 1
+    return {"torch": "cuDNN"}.get(*found, *found)
 
 
 def page() -> str:
@@ -112,11 +169,14 @@ def page() -> str:
     for forward, backward in zip(found[::2], found[1::2], strict=True):
         kind, hidden, batch = (int(v) for v in forward[:3])
         cells = [KINDS[kind], str(hidden), str(batch), *_how(forward), *_how(backward)]
+        cells.append(_first(kind, hidden, batch))
         cells.append("1.96 forward, 5.07 both" if (kind, hidden, batch) == PUBLISHED else "")
         lines.append("| " + " | ".join(cells) + " |\n")
     forward, backward = (1e6 * row[-1] / H200.clock for row in found if tuple(row[:3]) == PUBLISHED)
     (tf32,) = (row[-1] for row in found if tuple(row[:4]) == (1, 512, 64, 0))
     introduction = INTRODUCTION.format(
+        launch=1e6 * H200.launch,
+        cache=CACHE / 1e12,
         forward=f"{forward:.1f}",
         both=f"{forward + backward:.1f}",
         tf32=f"{1e6 * tf32 / H200.clock:.1f}",

@@ -10,13 +10,14 @@ import functools
 from typing import Any
 
 from contest import SUMMARY
-from gpu_bench import KINDS, Bench, layers_step, products, sides_of
+from gpu_bench import KINDS, Bench, graphed, inside, layers_step, on, products, sides_of, under
 from torch import nn
 
 from charlm_fast import LSTM
 from charlm_fast.kernels.native import cuda
 
 STEPS = (256, 512, 1024)
+STACKED = 512  # units from which a block takes most of a multiprocessor's memory
 SHAPES = (  # hidden units, rows, layers, dtype: a cluster, a wavefront, grids, tensor cores
     (128, 1, 1, "fp32"),
     (128, 1, 2, "fp32"),
@@ -47,6 +48,10 @@ def ticks(bench: Bench) -> None:
                     for which in (LSTM, nn.LSTM)
                 )
                 found = sides_of(bench, kind, *builds)
+                if "cuda" in found and H < STACKED:
+                    build = functools.partial(layers_step, bench, LSTM, *shape)
+                    together = inside(cuda.stacked, on("cuda", under("ieee", build)))
+                    found["cuda stacked"] = graphed(together)
                 sides |= {f"{name} @{T}": side for name, side in found.items()}
             outcome = bench.measure(sides)
             names = dict.fromkeys(name.partition(" @")[0] for name in outcome.seconds)

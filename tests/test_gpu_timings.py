@@ -6,7 +6,7 @@ import gpu_bench
 import pytest
 import torch
 
-from charlm_fast.kernels.triton.matmul import tf32_allowed
+from charlm_fast.kernels.precision import products_take_tf32
 
 
 @pytest.mark.parametrize("before", ["tf32", "ieee"])
@@ -18,7 +18,7 @@ def test_tf32_is_set_and_given_back(before, monkeypatch):
         matmul.fp32_precision = rnn.fp32_precision = before
         for precision in ("tf32", "ieee"):
             with gpu_bench.products(precision):
-                assert tf32_allowed() is (precision == "tf32")
+                assert products_take_tf32() is (precision == "tf32")
                 assert rnn.fp32_precision == precision
             assert matmul.fp32_precision == rnn.fp32_precision == before
     finally:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import queue
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from charlm_fast import env
 from charlm_fast.kernels.native import cpu as native
@@ -193,6 +197,41 @@ def test_several_at_once_check_once(runs: list[str]) -> None:
     for thread in threads:
         thread.join()
     assert len(runs) == 2
+
+
+HOLDS = """
+import pathlib, sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    pathlib.Path(sys.argv[2]).write_text(sys.stdin.read())
+"""
+
+
+def test_what_another_process_finds_is_waited_for(
+    runs: list[str], empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check.first_time(CPU, "float32")
+    (path,) = empty_cache.glob("*.json")
+    table = path.read_text()
+    path.unlink()
+    runs.clear()
+    asked, acquire = threading.Event(), FileLock.acquire
+
+    def asks(lock: FileLock) -> object:
+        asked.set()
+        return acquire(lock)
+
+    monkeypatch.setattr(FileLock, "acquire", asks)
+    command = [sys.executable, "-c", HOLDS, str(path.with_suffix(".lock")), str(path)]
+    with ThreadPoolExecutor(1) as pool:
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            found = pool.submit(check.first_time, CPU, "float32")
+            assert asked.wait(600) and not found.done()
+            other.communicate(table)
+        assert found.result() is None
+    assert runs == []
 
 
 def test_a_cache_that_cannot_be_written(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from charlm_fast.kernels import language_model
+from charlm_fast.kernels.precision import by_rounding, rounding
 
 from .checks import check_ids, check_lstm, check_same
 from .dispatch import cpu_loses, select
@@ -136,6 +137,7 @@ class _Loss(Function):
         ctx.set_materialize_grads(False)
         # Kept: autograd may run backward on a thread that never saw a forced backend.
         where = embedding.device, embedding.dtype
+        ctx.rounding = rounding(embedding.device)
         ctx.module = module = select("lstm", *where, "", h0.shape[2], h0.shape[1], True)
         arguments = (head, head_bias, h0, c0, ids, targets)
         if hasattr(module, "lstm_loss"):
@@ -170,7 +172,8 @@ class _Loss(Function):
         if hasattr(ctx.module, "lstm_loss_backward"):
             grads = ctx.module.lstm_loss_backward(*arguments, ctx.owns_saved and last_pass())
         else:
-            grads = language_model.lstm_loss_backward(ctx.module, *arguments)
+            function = language_model.lstm_loss_backward
+            grads = by_rounding(ctx.rounding, function, ctx.module, *arguments)
         for k in range(8, len(grads), 4):  # b_hh's gradient is b_ih's; nobody shall share it
             if needs[2 + k]:
                 grads[k] = grads[k].clone()

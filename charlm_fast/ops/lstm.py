@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from charlm_fast.kernels.precision import by_rounding, rounding
 from charlm_fast.kernels.reference.lstm import lstm as loop
 from charlm_fast.kernels.reference.lstm import lstm_vjp
 from charlm_fast.kernels.reserve import reserve_size
@@ -67,7 +68,7 @@ class _LSTM(Function):
         y, _, _, reserve = output
         ctx.mark_non_differentiable(reserve)
         ctx.set_materialize_grads(False)
-        ctx.backend = _kept(x, h0, c0)
+        ctx.backend, ctx.rounding = _kept(x, h0, c0), rounding(x.device)
         ctx.save_for_backward(x, ids, batch_sizes, h0, c0, y, reserve, *inputs[9:])
 
     @staticmethod
@@ -92,7 +93,9 @@ class _LSTM(Function):
         ):
             dx, dh0, dc0, dweights = in_place(*arguments, overwrite=True)
         else:
-            dx, dh0, dc0, dweights = _lstm_backward(*arguments, ctx.backend)
+            dx, dh0, dc0, dweights = by_rounding(
+                ctx.rounding, _lstm_backward, *arguments, ctx.backend
+            )
         grads = [d if need else None for d, need in zip(dweights, needs[9:], strict=True)]
         return (
             dx if needs[0] else None,

@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(charlm_fast_native, m) {
   m.def(
       "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
       "int layers=1, bool tf32=False) -> str");
+  m.def("lstm_stack(bool may) -> ()");
   m.def(
       "generate_plan(Tensor like, int hidden, int inputs, int layers, int vocabulary, int batch, "
       "int steps, bool top_p) -> str");
@@ -35,4 +36,8 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CUDA, m) {
   m.impl("lstm_backward_tf32", TORCH_BOX(&charlm::cuda::lstm_backward_tf32));
   m.impl("lstm_plan", TORCH_BOX(&charlm::cuda::lstm_plan));
   m.impl("generate_plan", TORCH_BOX(&charlm::cuda::generate_plan));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(charlm_fast_native, CompositeExplicitAutograd, m) {
+  m.impl("lstm_stack", TORCH_BOX(&charlm::cuda::lstm_stack));
 }

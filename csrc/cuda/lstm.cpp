@@ -6,12 +6,16 @@
 // host's share.
 #include "lstm.h"
 
+#include <atomic>
+
 #include "driver.h"
 #include "sequence.h"
 
 namespace charlm {
 namespace cuda {
 namespace {
+
+std::atomic<bool> stacked{false};
 
 SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool projected,
                       bool packed, bool backward, bool tf32) {
@@ -26,10 +30,13 @@ SequencePlan plan_for(const Tensor& like, int64_t L, int64_t H, int64_t B, bool 
   shape.tf32 = tf32;
   DeviceFacts device = {};
   check(device_facts(&device), "plan");
+  device.stacked = stacked;
   return plan_sequence(shape, device);
 }
 
 }  // namespace
+
+void lstm_stack(bool may) { stacked = may; }
 
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
                       bool backward, int64_t layers, bool tf32) {

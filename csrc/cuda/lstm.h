@@ -47,6 +47,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> lstm_backward_tf32(
 std::string lstm_plan(Tensor like, int64_t hidden, int64_t batch, bool has_proj, bool packed,
                       bool backward, int64_t layers, bool tf32);
 
+// Whether blocks of the kernels that run all steps may share a multiprocessor, from now on in this
+// process: so that benchmarks/gpu_ticks.py measures what keeping them apart gains.
+void lstm_stack(bool may);
+
 Tensor segment_sum(Tensor rows, Tensor ids, int64_t segments);
 
 // As in cpu/lstm/lstm.h.

@@ -21,9 +21,8 @@
 // A block may end when it has taken its last step: whatever is sent to it, it waits for.
 #include <type_traits>
 
-#include "../common/cell.h"
 #include "group.cuh"
-#include "sequence.h"
+#include "saved.cuh"
 
 namespace charlm {
 namespace cuda {
@@ -111,15 +110,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       if (kept < 0) return;
       const i64 row = first_row + kept / g.units, unit = first_unit + kept % g.units;
       const i64 at = t * a.B + row;
-      if (l.hidden) static_cast<T*>(l.hidden)[at * a.H + unit] = out;
-      if (l.gates) {
-        T* gates = static_cast<T*>(l.gates) + at * 4 * a.H + unit;
-        gates[0] = to_storage<T>(gate.i);
-        gates[a.H] = to_storage<T>(gate.f);
-        gates[2 * a.H] = to_storage<T>(gate.g);
-        gates[3 * a.H] = to_storage<T>(gate.o);
-        static_cast<T*>(l.cells)[at * a.H + unit] = to_storage<T>(c[kept]);
-      }
+      save_cell(a, l, at, unit, out, gate, c, kept);
       if (last) {
         h_of_call[row * a.H + unit] = out;
         c_of_call[row * a.H + unit] = c[kept];

@@ -21,9 +21,8 @@
 // loads of h take less than either up to H = 512.
 #include <type_traits>
 
-#include "../common/cell.h"
 #include "group.cuh"
-#include "sequence.h"
+#include "saved.cuh"
 #include "tensor.cuh"
 
 namespace charlm {
@@ -206,15 +205,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const i64 of_call = (first_row + kept / g.units) * a.H + first_unit + kept % g.units;
       const i64 at = t * a.B + first_row + kept / g.units;
       const i64 unit = first_unit + kept % g.units;
-      if (l.hidden) static_cast<T*>(l.hidden)[at * a.H + unit] = out;
-      if (l.gates) {
-        T* gates = static_cast<T*>(l.gates) + at * 4 * a.H + unit;
-        gates[0] = to_storage<T>(gate.i);
-        gates[a.H] = to_storage<T>(gate.f);
-        gates[2 * a.H] = to_storage<T>(gate.g);
-        gates[3 * a.H] = to_storage<T>(gate.o);
-        static_cast<T*>(l.cells)[at * a.H + unit] = to_storage<T>(c[kept]);
-      }
+      save_cell(a, l, at, unit, out, gate, c, kept);
       if (last) {
         h_of_call[of_call] = out;
         c_of_call[of_call] = c[kept];

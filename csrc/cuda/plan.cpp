@@ -69,7 +69,8 @@ SequencePlan layout(const SequenceShape& s, const DeviceFacts& device, int layer
 // Blocks of one launch must not share a multiprocessor while others idle: two that stream their
 // weights halve each other's bandwidth. More than half of the memory keeps them apart.
 SequencePlan alone(SequencePlan p, const DeviceFacts& device) {
-  p.shared_memory = std::max(p.shared_memory, device.shared_memory / 2 / 16 * 16 + 16);
+  const long long half = device.stacked ? 0 : device.shared_memory / 2 / 16 * 16 + 16;
+  p.shared_memory = std::max(p.shared_memory, half);
   return p;
 }
 

@@ -23,6 +23,7 @@ struct DeviceFacts {
   // Of blocks that each fill a multiprocessor, the clusters of 1 << k that run at the same time, or
   // 0 where nobody asked. Fewer than multiprocessors / size: parts of the chip differ in length.
   std::array<int, 5> clusters;
+  bool stacked;  // blocks may share a multiprocessor, to measure what keeping them apart gains
 
   // Clusters of `size` blocks, a power of two, that run at the same time.
   long long clusters_of(int size) const {

@@ -242,6 +242,19 @@ def test_clusters_that_run_at_once_are_what_is_planned(ops, at_once, expected):
     assert plan.startswith(f"cluster: {expected} "), plan
 
 
+def test_blocks_share_a_multiprocessor_only_to_be_measured(ops, device):
+    device(H200)
+    like = torch.empty(0)
+    apart = ops.lstm_plan(like, 128, 1, False, False, False)
+    ops.lstm_stack(True)
+    stacked = ops.lstm_plan(like, 128, 1, False, False, False)
+    ops.lstm_stack(False)
+    taken = [int(re.findall(r"\d+", plan)[-1]) for plan in (apart, stacked)]
+    assert taken[0] > H200[2] / 2 > taken[1] > 128 * 1024 / 8, taken  # the weights of 16 units
+    assert re.sub(r"\d+ bytes", "", apart) == re.sub(r"\d+ bytes", "", stacked)
+    assert ops.lstm_plan(like, 128, 1, False, False, False) == apart
+
+
 def test_projections_and_packed_batches_run_per_step(ops, device):
     device(H200)
     like = torch.empty(0)

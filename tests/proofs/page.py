@@ -157,6 +157,8 @@ Backward, the compiler must not compute places ahead (`in_place` in `tensor.cuh`
 that made it spill up to 73 registers' worth a thread. `HMMA.16816` is in every one of them, which
 `tests/csrc/test_cuda_compile.py` checks where there is a disassembler. The float32 kernel of one row
 holds no weights in registers: it has 108 of 128 in use, and 64 KiB of weights would take 32 more.
+What float32 takes from global memory is not on its way a step ahead as here
+([gpu_plans.md](gpu_plans.md) says what that would gain).
 
 ## What a proof does not say
 

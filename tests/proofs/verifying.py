@@ -215,14 +215,14 @@ def verify(
     if representative:
         given["assumptions"] = {"representative_branches": True}
     configuration = json.dumps(given)
-    # Lines of the source matter to what is found, not to a proof.
+    # Lines of the source matter to races that are found, not to a proof or a deadlock.
     unlined = re.sub(r"^\s*\.(?:loc|file)\b.*\n", "", rewritten, flags=re.M)
     unlined = unlined.split("\n\t.section")[0]
     version = str(verifier())
-    proved, other = (
+    unplaced, placed = (
         CACHE / f"{_hash(t, configuration, version)}.json" for t in (unlined, rewritten)
     )
-    for kept in (proved, other):
+    for kept in (unplaced, placed):
         if kept.exists():
             found = json.loads(kept.read_text())
             return Verdict(found["result"], found["seconds"], tuple(found["details"]), True)
@@ -245,5 +245,6 @@ def verify(
     details = _details(report)
     if report["result"] not in ("timeout", "tool_failure"):
         saved = {"result": report["result"], "seconds": taken, "details": details}
-        _keep(proved if report["result"] == "race_free" else other, json.dumps(saved, indent=1))
+        races = any(detail.startswith("race: ") for detail in details)
+        _keep(placed if races else unplaced, json.dumps(saved, indent=1))
     return Verdict(report["result"], taken, tuple(details))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +30,7 @@ __all__ = [
     "sample",
     "serving",
     "serving_text",
+    "stacked",
     "unavailable",
 ]
 
@@ -94,6 +97,17 @@ def serving(
         like, hidden, batch, has_proj, packed, backward, layers, takes_tf32(device, dtype)
     )
     return plan
+
+
+@contextmanager
+def stacked() -> Iterator[None]:
+    """Let blocks of the LSTM's kernels share a multiprocessor, in the whole process: slower by
+    estimate, which ``benchmarks/gpu_ticks.py`` measures."""
+    torch.ops.charlm_fast_native.lstm_stack(True)
+    try:
+        yield
+    finally:
+        torch.ops.charlm_fast_native.lstm_stack(False)
 
 
 def serving_text(

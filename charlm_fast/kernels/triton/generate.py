@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..precision import products_take_tf32
 from ..reserve import layer_weights
 from ..sampling import UNDERFLOW
-from .matmul import accumulator, product, tf32_allowed
+from .matmul import accumulator, product
 from .tiling import generate_launch, loop_bound
 
 
@@ -55,7 +56,7 @@ def generate(
     state = [torch.stack([h0, h0]), torch.stack([c0, c0]).to(wide)]
     k = top_k if 0 < top_k < vocabulary else 0
     launch = generate_launch(
-        hidden, inputs, layers, vocabulary, batch, h0.dtype, k > 0, top_p < 1, tf32_allowed()
+        hidden, inputs, layers, vocabulary, batch, h0.dtype, k > 0, top_p < 1, products_take_tf32()
     )
     with torch.cuda.device_of(h0):
         launch.kernel[(-(-batch // launch.rows),)](

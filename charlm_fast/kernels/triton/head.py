@@ -16,7 +16,7 @@ def linear_cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, weight, targets = x.contiguous(), weight.contiguous(), targets.contiguous()
     vocabulary = weight.shape[0]
-    rows = max(1, BLOCK_ELEMENTS // vocabulary)
+    rows = max(1, BLOCK_ELEMENTS // max(1, vocabulary))
     wide = accumulator(x.dtype)
     dx = torch.empty_like(x) if save else x.new_empty(0)
     # Blocks add up in the accumulator's type: in 16 bits each sum would round.

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..precision import products_take_tf32
 from ..reserve import layer_weights, previous_rows, reserve_size, split_reserve, step_sizes
 from .lstm_streamed import lstm_backward_streamed, lstm_forward_streamed
-from .matmul import accumulator, product, tf32_allowed
+from .matmul import accumulator, product
 from .tiling import Launch, loop_bound, lstm_launch
 
 
@@ -57,7 +58,15 @@ def _launch(
         device: Any = torch.cuda.get_device_properties(x.device)
         known["shared"] = device.shared_memory_per_block_optin
     return lstm_launch(
-        backward, hidden, recurrent, batch, x.dtype, has_proj, reverse, tf32_allowed(), **known
+        backward,
+        hidden,
+        recurrent,
+        batch,
+        x.dtype,
+        has_proj,
+        reverse,
+        products_take_tf32(),
+        **known,
     )
 
 

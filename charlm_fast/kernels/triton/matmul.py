@@ -17,8 +17,3 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     # torch has that product for CUDA only; elsewhere there is only the interpreter to serve.
     out = torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
     return out if bias is None else out.add_(bias)
-
-
-def tf32_allowed() -> bool:
-    """torch's own switch, which its products above obey as well."""
-    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")

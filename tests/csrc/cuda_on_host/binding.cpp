@@ -16,7 +16,8 @@ void set_device(int64_t sm, int64_t multiprocessors, int64_t shared_memory, int6
             static_cast<int>(multiprocessors),
             shared_memory,
             static_cast<int>(max_cluster),
-            {}};
+            {},
+            false};
   device.clusters[2] = static_cast<int>(fours);
   device.clusters[4] = static_cast<int>(sixteens);
 }
@@ -61,6 +62,7 @@ STABLE_TORCH_LIBRARY(charlm_fast_on_host, m) {
   m.def(
       "lstm_plan(Tensor like, int hidden, int batch, bool has_proj, bool packed, bool backward, "
       "int layers=1, bool tf32=False) -> str");
+  m.def("lstm_stack(bool may) -> ()");
   m.def("segment_sum(Tensor rows, Tensor ids, int segments) -> Tensor");
   m.def(
       "sample(Tensor logits, Tensor temperature, int top_k, float top_p, float floor, int seed, "
@@ -96,4 +98,5 @@ STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(charlm_fast_on_host, CompositeExplicitAutograd, m) {
   m.impl("set_device", TORCH_BOX(&set_device));
+  m.impl("lstm_stack", TORCH_BOX(&charlm::cuda::lstm_stack));
 }
