@@ -47,9 +47,8 @@ steps. Times are medians in microseconds over alternating blocks of one run, all
 program waits for included; beside a peer's time, how many times as long as ours it took (the median
 over neighbouring blocks). All sides gave nn.LSTM's results in float64 within 1e-5 before they were
 timed. Each process was held to as many cores as it says. "load" is the system's load average then:
-above the number of threads, others had their share of the cores, and times and ratios may differ
-from those of a quiet machine; but programs that are stopped meanwhile count in it, as in the tables
-of sequences and of steps here, which had the cores to themselves.
+a mean over the last minute. Above the number of threads, others had their share of the cores then,
+and times and ratios may differ from those of a quiet machine.
 """
 
 
@@ -134,13 +133,14 @@ def page(results: list[dict[str, Any]]) -> str:
     parts = [INTRODUCTION]
     for result in results:
         versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        parts.append(f"## {result['device']}\n\n{versions}; commit {result['commit']}.\n")
+        parts.append(f"## {result['device']}\n\n{versions}.\n")
         if result["missing"]:
             parts.append("Not installed there: " + ", ".join(result["missing"]) + ".\n")
         for operation, title in TITLES.items():
             rows = [row for row in result["rows"] if row["operation"] == operation]
             if rows:
-                parts.append(f"### {title}\n\n{table(rows)}")
+                commits = ", ".join(sorted({row["commit"] for row in rows}))
+                parts.append(f"### {title}\n\nCommit {commits}.\n\n{table(rows)}")
     return "\n".join(parts)
 
 
@@ -171,7 +171,6 @@ def main(argv: list[str] | None = None) -> int:
     packages = ["torch", *(package for package, _ in PEERS.values() if package)]
     result: dict[str, Any] = {
         "device": f"{machine.cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
-        "commit": machine.commit(),
         "versions": {p: machine.version(p) for p in packages if p not in absent.values()},
         "missing": list(absent),
         "rows": [],
@@ -192,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
                     del found[name]
                     failed += 1
                 outcome = contest(found, Effort(seconds=args.seconds))
-                row = row_of(shape, outcome, args.threads)
+                row = {**row_of(shape, outcome, args.threads), "commit": machine.commit()}
                 failed += len(outcome.errors)
                 same = tuple(row[k] for k in key)
                 result["rows"] = [r for r in result["rows"] if tuple(r[k] for k in key) != same] + [

@@ -1,4 +1,8 @@
-"""Which of torch's switches says how exact float32 is; a gradient goes by its forward pass."""
+"""Which of torch's switches says how exact float32 is.
+
+Our kernels of a gradient go by what the switches were in its forward pass; products that torch
+makes there go by what they are when it makes them.
+"""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ MORE = [
     Case(20, 3, 260, 2, 100, V=30, lengths=(20, 7, 7)),
     Case(20, 3, 150, 1, 100, lengths=(20, 7, 7), reverse=True),
     Case(30, 2, 300, 2, 65, proj=140),
+    # More than 512 columns of a weight's gradient, and weights beyond 1 MB: csrc/cpu/lstm/plan.h.
+    Case(50, 5, 265, 2, 520),
 ]
 
 

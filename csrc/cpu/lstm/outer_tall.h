@@ -1,7 +1,7 @@
 // Sums of outer products where registers are few (isa/tall.h): out (M, N) (+)= a^T b.
 //
 // Rows are taken in blocks of kOuterDepth. Of each, a part of the columns of a is packed in groups
-// of kTallRows, which stay in L2 and are read in order: as a lies, with a stride of a power of two,
+// of kTallRows, which are read in order: as a lies, with a stride of a power of two,
 // its rows would crowd into few sets of L1. kOuterWide columns of b are packed as strips once for
 // all groups; a strip stays in L1 for one part of them, while the next is asked for. Bound by the
 // multiply-add units.
