@@ -3,9 +3,10 @@
 // Packing is a tenth of a sequence of one row. No version counter tells of a write through `.data`
 // or through memory that an array shares, so each call reads the weights and compares eight hashes
 // of 64 bits with those of when they were packed, in a quarter of the time and without writing.
-// Any change of one word changes a hash; many at once, unless they are made for these hashes (a sign
-// and a certain bit of a neighbour), leave all eight as they were by a chance of about 2^-64. What is packed is a copy, and the hashes are
-// of that copy, so that weights which another thread changes meanwhile are not taken for others.
+// Any change of one word changes a hash; many at once, unless they are made for these hashes (a
+// sign and a certain bit of a neighbour), leave all eight as they were by a chance of about 2^-64.
+// What is packed is a copy, and the hashes are of that copy, so that weights which another thread
+// changes meanwhile are not taken for others.
 //
 // Weights are kept once two calls found them alike. Those that change from call to call are hashed
 // ever more seldom, up to once in 65 calls, as they would pay for hashes that help nobody.
