@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     key = ("operation", "B", "H", "T", "threads")
     if path.exists():  # a part that is measured anew replaces its rows
         result["rows"] = json.loads(path.read_text())["rows"]
-    failed = 0
+    failed, commit = 0, machine.commit()
     for operation in args.only:
         for B in args.batches:
             for H in args.hidden:
@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
                     del found[name]
                     failed += 1
                 outcome = contest(found, Effort(seconds=args.seconds))
-                row = {**row_of(shape, outcome, args.threads), "commit": machine.commit()}
+                row = {**row_of(shape, outcome, args.threads), "commit": commit}
                 failed += len(outcome.errors)
                 same = tuple(row[k] for k in key)
                 result["rows"] = [r for r in result["rows"] if tuple(r[k] for k in key) != same] + [

@@ -1,7 +1,9 @@
-// Lanes of vectors: the last ones alone, and sums over all of them.
+// Rows of a step's weights, x and h as vectors: along their columns, the last lanes alone, and sums
+// over all lanes.
 #pragma once
 
 #include "cpu/isa/vec.h"
+#include "cpu/steps/args.h"
 
 namespace charlm {
 namespace CHARLM_ISA {
@@ -14,6 +16,46 @@ CHARLM_INLINE typename Lanes<T>::I last_lanes(i64 n) {
   T bits[2 * L] = {};
   __builtin_memset(bits + L, -1, sizeof(T) * L);
   return reinterpret_cast<I>(load(bits + n));
+}
+
+// meet(turn, at) for each vector of K columns in order, where at(row) are these columns of a row
+// and `turn` is 1 for the second of two; before each two, ask(column).
+template <class T, class Ask, class Meet>
+CHARLM_INLINE void along_columns(i64 K, const Ask& ask, const Meet& meet) {
+  using I = typename Lanes<T>::I;
+  constexpr int L = kLanes<T>;
+  const auto vector = [](i64 k) __attribute__((always_inline)) {
+    return [k](const T* row) __attribute__((always_inline)) { return load(row + k); };
+  };
+  i64 k = 0;
+  for (; k + 2 * L <= K; k += 2 * L) {
+    ask(k);
+    meet(0, vector(k));
+    meet(1, vector(k + L));
+  }
+  if (k + L <= K) {
+    meet(0, vector(k));
+    k += L;
+  }
+  if (k < K && K >= L) {
+    // The row's last vector, less what was met: a mask, as 0 times infinity would be NaN.
+    const I rest = last_lanes<T>(K - k);
+    meet(0, [&](const T* row) __attribute__((always_inline)) {
+      return reinterpret_cast<Vec<T>>(reinterpret_cast<I>(load(row + K - L)) & rest);
+    });
+  } else if (k < K) {
+    meet(0, [&](const T* row)
+                __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
+  }
+}
+
+// b_ih + b_hh, those that there are, of n places from `at` on.
+template <class T>
+CHARLM_INLINE Vec<T> bias_of(const StepWeights<T>& w, i64 at, int n) {
+  Vec<T> b = {};
+  if (w.b_ih) b += load_n(w.b_ih + at, n);
+  if (w.b_hh) b += load_n(w.b_hh + at, n);
+  return b;
 }
 
 #if defined(CHARLM_HAS_SHUFFLE)

@@ -36,14 +36,13 @@ struct DotPart {
 template <class T, int U, bool ahead>
 __attribute__((noinline)) void dot_tile(const DotPart<T> (&both)[2], i64 row, i64 unit, bool last,
                                         Vec<T> (*parts)[kMostRowsBeside]) {
-  using I = typename Lanes<T>::I;
-  constexpr int L = kLanes<T>, M = kRowsBeside;
+  constexpr int M = kRowsBeside;
   Vec<T> sums[U][M] = {};
 #pragma GCC unroll 1
   for (const DotPart<T>& part : both) {
     const i64 K = part.K;
     const T *w = part.w + unit * K, *x = part.x + row * K, *next = last ? part.next : w + U * K;
-    const auto meet = [&](const auto& at) __attribute__((always_inline)) {
+    const auto meet = [&](int, const auto& at) __attribute__((always_inline)) {
       Vec<T> b[U];
 #pragma GCC unroll 4
       for (int u = 0; u < U; ++u) {
@@ -57,32 +56,12 @@ __attribute__((noinline)) void dot_tile(const DotPart<T> (&both)[2], i64 row, i6
         for (int u = 0; u < U; ++u) sums[u][r] += v * b[u];
       }
     };
-    const auto vector = [](i64 k) __attribute__((always_inline)) {
-      return [k](const T* row) __attribute__((always_inline)) { return load(row + k); };
-    };
-    i64 k = 0;
-    for (; k + 2 * L <= K; k += 2 * L) {
-      if (ahead) {
+    const auto ask = [&](i64 k) __attribute__((always_inline)) {
+      if (!ahead) return;
 #pragma GCC unroll 4
-        for (int u = 0; u < U; ++u) __builtin_prefetch(next + u * K + k);
-      }
-      meet(vector(k));
-      meet(vector(k + L));
-    }
-    if (k + L <= K) {
-      meet(vector(k));
-      k += L;
-    }
-    if (k < K && K >= L) {
-      // The row's last vector, less what was added: a mask, as 0 times infinity would be NaN.
-      const I rest = last_lanes<T>(K - k);
-      meet([&](const T* row) __attribute__((always_inline)) {
-        return reinterpret_cast<Vec<T>>(reinterpret_cast<I>(load(row + K - L)) & rest);
-      });
-    } else if (k < K) {
-      meet([&](const T* row)
-               __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
-    }
+      for (int u = 0; u < U; ++u) __builtin_prefetch(next + u * K + k);
+    };
+    along_columns<T>(K, ask, meet);
   }
 #pragma GCC unroll 4
   for (int u = 0; u < U; ++u)
@@ -131,10 +110,7 @@ void step_of_many(const StepArgs<T>& a, i64 r0, i64 p0, i64 p1) {
       for (i64 v = 0; v < vectors; ++v) {
         const int n = units_of(p + v);
         const i64 at = gate * H + first + v * L;
-        Vec<T> b = {};
-        if (w.b_ih) b += load_n(w.b_ih + at, n);
-        if (w.b_hh) b += load_n(w.b_hh + at, n);
-        store(bias[v][gate], b);
+        store(bias[v][gate], bias_of(w, at, n));
         for (i64 r = 0; r < rows; ++r) {
           Vec<T> lanes[L];
 #pragma GCC unroll 8

@@ -36,15 +36,13 @@ constexpr i64 kUnitBytes = 16384, kFarBytes = 1 << 22;
 template <class T, int M, bool ahead>
 CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart, i64 K,
                                     const T* x) {
-  using I = typename Lanes<T>::I;
-  constexpr int L = kLanes<T>;
   constexpr int kChains = M == 1 ? 2 : 1;  // eight sums hide the multiply-add latency
   Vec<T> acc[kChains][M][4] = {};
 #pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
     for (int gate = 0; gate < 4; ++gate) acc[0][r][gate] = sums[r][gate];
-  const auto add = [&](int chain, const auto& at) __attribute__((always_inline)) {
+  const auto add = [&](int turn, const auto& at) __attribute__((always_inline)) {
     Vec<T> v[M];
 #pragma GCC unroll 4
     for (int r = 0; r < M; ++r) v[r] = at(x + r * K);
@@ -53,35 +51,15 @@ CHARLM_INLINE void add_dot_products(Vec<T> (&sums)[M][4], const T* w, i64 apart,
       Vec<T> weights = at(w + gate * apart);
       if constexpr (M > 1) CHARLM_KEEP(weights);  // else loaded again for each row
 #pragma GCC unroll 4
-      for (int r = 0; r < M; ++r) acc[chain][r][gate] += weights * v[r];
+      for (int r = 0; r < M; ++r) acc[turn % kChains][r][gate] += weights * v[r];
     }
   };
-  const auto vector = [&](i64 k) __attribute__((always_inline)) {
-    return [k](const T* row) __attribute__((always_inline)) { return load(row + k); };
-  };
-  i64 k = 0;
-  for (; k + 2 * L <= K; k += 2 * L) {
-    if (ahead) {
+  const auto ask = [&](i64 k) __attribute__((always_inline)) {
+    if (!ahead) return;
 #pragma GCC unroll 4
-      for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(w + gate * apart + K + k);
-    }
-    add(0, vector(k));
-    add(kChains - 1, vector(k + L));
-  }
-  if (k + L <= K) {
-    add(0, vector(k));
-    k += L;
-  }
-  if (k < K && K >= L) {
-    // The row's last vector, less what was added: a mask, as 0 times infinity would be NaN.
-    const I rest = last_lanes<T>(K - k);
-    add(0, [&](const T* row) __attribute__((always_inline)) {
-      return reinterpret_cast<Vec<T>>(reinterpret_cast<I>(load(row + K - L)) & rest);
-    });
-  } else if (k < K) {
-    add(0, [&](const T* row)
-               __attribute__((always_inline)) { return load_n(row, static_cast<int>(K)); });
-  }
+    for (int gate = 0; gate < 4; ++gate) __builtin_prefetch(w + gate * apart + K + k);
+  };
+  along_columns<T>(K, ask, add);
 #pragma GCC unroll 4
   for (int r = 0; r < M; ++r)
 #pragma GCC unroll 4
@@ -116,12 +94,7 @@ void step_of_rows(const StepArgs<T>& a, i64 begin, i64 p0, i64 p1) {
     const int n = static_cast<int>(units);
     T bias[4 * L] = {};
 #pragma GCC unroll 4
-    for (int gate = 0; gate < 4; ++gate) {
-      Vec<T> b = {};
-      if (w.b_ih) b += load_n(w.b_ih + gate * H + first, n);
-      if (w.b_hh) b += load_n(w.b_hh + gate * H + first, n);
-      store(bias + gate * L, b);
-    }
+    for (int gate = 0; gate < 4; ++gate) store(bias + gate * L, bias_of(w, gate * H + first, n));
     for (i64 r0 = begin; r0 < a.B; r0 += kNearby) {
       const i64 rows = a.B - r0 < kNearby ? a.B - r0 : kNearby;
       const T *x = a.x + r0 * w.I, *before = a.before + r0 * H;
