@@ -1,10 +1,8 @@
 // Forward driver: allocates, packs the weights, and runs the kernels over torch's threads.
 //
 // On one thread the layers are packed in turn, each before its steps and into the same place, which
-// is in the cache then; or, of few rows without gradients, kept for the next call (kept.h).
-#include <cstring>
-
-#include "cpu/lstm/kept.h"
+// is in the cache then; or, of few rows without gradients, kept for the next call (keeping.h).
+#include "cpu/lstm/keeping.h"
 #include "cpu/lstm/lstm.h"
 #include "cpu/lstm/plan.h"
 #include "cpu/memory/running.h"
@@ -78,58 +76,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   const int64_t kept_bytes = lay_out_weights(nullptr, false) * static_cast<int64_t>(sizeof(T));
   const bool may_keep =
       in_turn && !save && !ids && s.N <= kKeptRows && kept_bytes <= kMostKeptBytes;
-  const auto fingerprint = [&] {
-    Fingerprint found;
-    const int64_t bytes = s.H * static_cast<int64_t>(sizeof(S));
-    for (const Layer<S>& layer : layers) {
-      found.add(layer.w_ih, 4 * bytes * layer.I);
-      found.add(layer.w_hh, 4 * bytes * s.R);
-      if (has_proj) found.add(layer.w_hr, bytes * s.R);
-    }
-    return found;
-  };
-  std::shared_ptr<const KeptWeights> kept;
-  std::shared_ptr<KeptWeights> fresh;
-  std::vector<Buffer<char>> copies;
-  if (may_keep) {
-    Keeper& keeper = Keeper::instance();
-    std::vector<int64_t> key = {
-        reinterpret_cast<intptr_t>(&k),          sizeof(S), s.L, s.I, s.H, s.R, schedule.strips,
-        static_cast<int64_t>(schedule.recurrent)};
-    for (const Layer<S>& layer : layers)
-      for (const S* w : {layer.w_ih, layer.w_hh, layer.w_hr})
-        key.push_back(reinterpret_cast<intptr_t>(w));
-    if (keeper.worth_hashing(key)) {
-      const Fingerprint print = fingerprint();
-      kept = keeper.find(key);
-      if (kept && !(kept->print == print)) {
-        kept = nullptr;
-        keeper.forget(key);
-      }
-      if (!kept && keeper.seen_before(key, print)) {
-        // Packed and hashed are the same numbers, whatever another thread writes meanwhile.
-        for (Layer<S>& layer : layers) {
-          const auto copy = [&](const S*& w, int64_t count) {
-            const int64_t bytes = count * static_cast<int64_t>(sizeof(S));
-            copies.push_back(make_buffer<char>(bytes));
-            std::memcpy(copies.back().get(), w, bytes);
-            w = reinterpret_cast<const S*>(copies.back().get());
-          };
-          copy(layer.w_ih, 4 * s.H * layer.I);
-          copy(layer.w_hh, 4 * s.H * s.R);
-          if (has_proj) copy(layer.w_hr, s.R * s.H);
-        }
-        fresh = std::make_shared<KeptWeights>();
-        *fresh = {std::move(key), fingerprint(), kept_bytes, make_buffer<char>(kept_bytes)};
-      }
-    }
-  }
-  const bool keeps = kept || fresh;
-  if (keeps) lay_out_weights(reinterpret_cast<T*>((fresh ? fresh : kept)->packed.get()), false);
-  const bool shared = in_turn && !keeps;
+  Keeping<S> keeping;
+  if (may_keep)
+    keeping.look(layers, s.H, s.R, kept_bytes,
+                 {reinterpret_cast<intptr_t>(&k), s.L, schedule.strips,
+                  static_cast<int64_t>(schedule.recurrent)});
+  if (keeping.place()) lay_out_weights(reinterpret_cast<T*>(keeping.place()), false);
+  const bool shared = in_turn && !keeping.place();
   const auto lay_out = [&](T* base) {
     Arena<T> arena(base);
-    if (!keeps) arena.take(lay_out_weights(base, shared));
+    if (!keeping.place()) arena.take(lay_out_weights(base, shared));
     for (Layer<S>& layer : layers) layer.packed_bias = has_bias ? arena.take(width) : nullptr;
     table = arena.take(V * pre_width);
     pre.clear();
@@ -181,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   };
   // All layers before the first step, unless they share a place. The first index is the panel, so
   // that equal shares go to all threads.
-  if (kept) {
+  if (keeping.found()) {
     for (const Layer<S>& layer : layers)
       for (int64_t p = 0; layer.bias && p < panels; ++p)
         k.pack_bias(layer.bias, s.H, p, layer.packed_bias);
@@ -191,7 +147,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
       for (int64_t job = begin; job < end; ++job) pack_panel(job % s.L, job / s.L);
     });
     for (const Layer<S>& layer : layers) pack_projection(layer);
-    if (fresh) Keeper::instance().keep(fresh);
+    keeping.keep();
   }
 
   std::vector<S*> ys = slices(inner_y, s.L - 1, s.N * s.R);
