@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grid
 import machine
 import measure
 import memory
@@ -23,6 +24,17 @@ ROOF = [{"threads": 2, "gflops": {"float32": 100.0, "bfloat16": 400.0}, "gigabyt
 def row(case: Case, mine: float, peer: float) -> dict:
     outcome = Outcome({OURS: [mine, 2 * mine, 3 * mine], "nn.LSTM": [peer, 2 * peer, 3 * peer]})
     return record.row_of(case, outcome) | {"commit": "abc"}
+
+
+def test_the_grid_has_medians_of_the_runs_that_have_a_shape():
+    one, two = Case(FORWARD, B=1), Case(FORWARD, B=8)
+    runs = [[row(one, 1e-6, 3e-6)], [row(one, 2e-6, 8e-6), row(two, 1e-6, 2e-6)]]
+    found = grid.medians([*runs, [row(one, 4e-6, 4e-6)]])
+    assert [(r["shape"]["B"], round(r["ratio"], 9), r["us"]) for r in found] == [
+        (1, 3.0, 4.0),
+        (8, 2.0, 2.0),
+    ]
+    assert "| 3.00 (" in grid.ratios(found) and "| 2.00 (" in grid.ratios(found)
 
 
 def test_a_row_tells_summary_ratio_and_errors():

@@ -36,7 +36,7 @@ PRESETS = {
         "the best model that two CPU cores train in 13 minutes",
         {
             "n_epochs": 14500,
-            "lr": 0.004,
+            "lr": 0.008,
             "chunk_len": 64,
             "batch_size": 16,
             "stateful": True,
