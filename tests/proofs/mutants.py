@@ -33,6 +33,7 @@ _LEAVES = "  if (threadIdx.y == 3) return;\n"
 _FULL = "wait_for(&box->full[slot], phase);"
 _GRID_TICK = """    const auto token = grid_arrive();
     save();
+    fetch(step + 1);
     grid_wait(token);
 """
 _GRID_BACKWARD_TICK = """    const auto token = grid_arrive();
@@ -290,7 +291,7 @@ MUTANTS = [
         "grid, forward",
         FORWARD,
         _GRID_TICK,
-        "    save();\n    __syncthreads();\n",
+        "    save();\n    fetch(step + 1);\n    __syncthreads();\n",
         quick=True,
     ),
     fault(
