@@ -259,6 +259,7 @@ def test_progress_is_shown_on_a_terminal(
 ) -> None:
     check.first_time(CPU, "float32")
     assert capsys.readouterr().err == ""
+    monkeypatch.delenv("COLUMNS", raising=False)  # or the line is cut
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", screen)
