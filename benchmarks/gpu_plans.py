@@ -72,20 +72,20 @@ multiplies 512 a cycle in TF32, and registers hold half as many weights as in 16
 
 What a cell takes from global memory comes from the second-level cache in about 270 cycles, and an
 id and the row of products that it chooses are two loads, one after the other. In 16 bits and TF32
-all of a thread's first cell is loaded a step ahead, while its block waits for the others.
+all of a thread's first cell is loaded a step ahead, while its block waits for the others. Of
+float32, cycles and microseconds are estimates, as all here:
 
-- Float32 backward, one row and eight: not yet. Seven values of a cell stand between what the others
-  sent and the products, with nothing to do meanwhile. A step ahead, a step would be 270 cycles or
-  0.14 µs shorter in every launch. It was written: nothing spills, in up to 128 registers, and 28 of
-  its 31 launches were [proved](proofs.md) before it was put aside. It comes when all are.
+- Float32 backward, one row and eight: seven values of a cell stood between what the others sent and
+  the products, with nothing to do meanwhile. Loaded a step ahead, they make a step 270 cycles or
+  0.14 µs shorter in every launch.
 - Float32 forward, eight rows: left out, it would gain nothing. Of 128 units in 16 blocks two warps
   multiply, 512 cycles each, which hide two loads all but 30 cycles; wider layers take longer. The
   kernel has no register to spare (128 of 128).
-- Float32 forward, one row: left out. The products of 128 units in 8 blocks take 320 cycles to read
-  from shared memory, and hide one load: without ids it would gain nothing. With ids a step of one
-  layer would be 220 cycles or 0.11 µs shorter, but not one of a wavefront, as training at the
-  defaults has it: the layers above have twice the products. From 256 units on it would gain nothing
-  either.
+- Float32 forward, one row: loaded a step ahead, an id two. The products of 128 units in 8 blocks
+  take 320 cycles to read from shared memory, and hid one load but not two: with ids, a step of one
+  layer is 220 cycles or 0.11 µs shorter. One of a wavefront, as training at the defaults has it, is
+  not: the layers above have twice the products. Without ids narrower layers gain, whose products
+  take less than the load; from 256 units on nothing does.
 
 The predictions below do not count these loads, neither where they are hidden nor where they are
 not.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -234,11 +234,18 @@ def test_what_another_process_finds_is_waited_for(
     assert runs == []
 
 
+@pytest.mark.parametrize("place", ["a file for a folder", "/sys"])
 def test_a_cache_that_cannot_be_written(
-    runs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    runs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
 ) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(trust, "folder", lambda: tmp_path / "file" / "checks")
+    """Linux lets nobody, not even root, make a file in /sys."""
+    folder = Path(place)
+    if place != "/sys":
+        (tmp_path / "file").write_text("")
+        folder = tmp_path / "file" / "checks"
+    elif not folder.is_dir():
+        pytest.skip("no /sys")
+    monkeypatch.setattr(trust, "folder", lambda: folder)
     outcome = check.first_time(CPU, "float32")
     assert outcome is not None and outcome.not_kept is not None
     assert len(outcome.verdicts.families) == 2
@@ -247,12 +254,19 @@ def test_a_cache_that_cannot_be_written(
     assert line.endswith("): it serves this process")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_read_only_cache(runs: list[str], empty_cache: Path) -> None:
-    empty_cache.mkdir()
-    empty_cache.chmod(0o500)
-    outcome = check.first_time(CPU, "float32")
-    assert outcome is not None and outcome.not_kept is not None
+def test_progress_is_shown_on_a_terminal(
+    runs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check.first_time(CPU, "float32")
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("COLUMNS", raising=False)  # or the line is cut
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    check.everything(CPU)
+    shown = screen.getvalue()
+    for part in ("checking the kernels on ", "0/2 ", "cpu lstm float32", "cpu generate", "2/2 "):
+        assert part in shown
 
 
 def test_what_the_time_does_not_reach_is_named(runs: list[str]) -> None:
@@ -290,17 +304,29 @@ def test_a_family_that_ran_out_of_time_has_not_hung(at: str) -> None:
             process._listen(*found)  # type: ignore[arg-type]
 
 
-def test_what_a_trial_says_of_a_busy_device(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("no room"), {"busy": "the device has no memory left for it"}),
+        (Wrong("y is off"), {"failed": "wrong: y is off"}),
+        (ValueError("one\ntwo"), {"failed": "raised ValueError: one"}),
+    ],
+    ids=["busy", "wrong", "raising"],
+)
+def test_what_a_trial_says_at_its_end(
+    error: Exception,
+    said: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def full(plan: Plan) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    def ends(plan: Plan) -> None:
+        raise error
 
-    monkeypatch.setattr(trial, "check", full)
+    monkeypatch.setattr(trial, "check", ends)
     monkeypatch.setattr(trial.faulthandler, "dump_traceback_later", lambda *_, **__: None)
     monkeypatch.setattr(trial.sys, "argv", ["trial", PLAN.to_json(), "10"])
     assert trial.main() == 0
-    assert capsys.readouterr().out == '{"busy": "the device has no memory left for it"}\n'
+    assert json.loads(capsys.readouterr().out) == said
 
 
 def test_lines_name_what_is_left_out() -> None:

@@ -9,17 +9,17 @@
 // whose blocks multiply with their rows of W_ih as well and hand on the gradient of the layer's
 // outputs in the same way. That moves H values a row and step where handing on the
 // dgates would move 4 H. A team of 8 lanes computes 4 columns for 8 rows (or one), the lanes
-// splitting the sum over dgates. Bound as the forward kernel. The weights' gradients are one
-// GEMM over all steps afterwards.
+// splitting the sum over dgates. What the cells need from global memory is on its way a step
+// ahead. Bound as the forward kernel. The weights' gradients are one GEMM over all steps
+// afterwards.
 //
 // Slots, mailboxes and who may end are the forward kernel's: parts are sent after the block's
 // barrier of the step, which comes after all of its reads, so that who has a step's parts from all
 // blocks knows that its layer has read the slot before.
 #include <type_traits>
 
-#include "../common/cell.h"
 #include "group.cuh"
-#include "sequence.h"
+#include "saved.cuh"
 
 namespace charlm {
 namespace cuda {
@@ -67,12 +67,13 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     dc[e] = row < a.B && unit < a.H ? dc_of_call[row * a.H + unit] : 0.0f;
   }
   const bool top = layer + 1 == g.layers;
-  const auto due = [&](i64 pass) {
-    return (pass ? bytes : 0) + (!top && pass < a.steps ? bytes : 0);
+  const int steps = static_cast<int>(a.steps);
+  const auto due = [&](int pass) {
+    return (pass ? bytes : 0) + (!top && pass < steps ? bytes : 0);
   };
   if (kCluster && thread == 0 && rank < size) {
     open_mailbox(box);
-    for (i64 pass = 0; pass < 2 && pass <= a.steps; ++pass) expect(&box->full[pass], due(pass));
+    for (int pass = 0; pass < 2 && pass <= steps; ++pass) expect(&box->full[pass], due(pass));
   }
   group_sync<kCluster>();
   if (kCluster && rank >= size) return;
@@ -80,14 +81,28 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   const int lane = threadIdx.x % kTeam, team = thread / kTeam, teams = threads / kTeam;
   // Columns of the layer's own h, then of the layer below's.
   const int chunks = columns / 4 * (layer ? 2 : 1), items = chunks * (g.tile / kRows);
+  const auto time_of = [&](int pass) -> i64 { return a.reverse ? pass : steps - 1 - pass; };
+  const auto saved_of = [&](int pass, i64 row, i64 unit) {
+    const auto c_before = [&](const T* cells, i64 before) {
+      return pass + 1 == steps ? first_cells + row * a.H + unit : cells + before * a.H;
+    };
+    return load_saved<T>(a, l, top, time_of(pass), row, unit, c_before);
+  };
+  // Of a thread's first cell, which is the same in every pass: on its way a pass ahead.
+  const i64 row_ahead = first_row + thread / g.units, unit_ahead = first_unit + thread % g.units;
+  const bool fetches = thread < own && row_ahead < a.B && unit_ahead < a.H;
+  Saved ahead = {};
+  const auto fetch = [&](int pass) {
+    if (fetches && pass >= 0 && pass < steps) ahead = saved_of(pass, row_ahead, unit_ahead);
+  };
   // One pass more than there are steps: the last only adds up the gradient of the initial h.
   const int delay = g.layers - 1 - layer;
-  const i64 start = kCluster ? delay : 0;
-  const i64 ticks = kCluster ? start + a.steps + 1 : a.steps + g.layers;
-  for (i64 tick = start; tick < ticks; ++tick) {
-    const i64 pass = tick - delay;
-    const i64 step = a.steps - 1 - pass, t = a.reverse ? pass : step;
-    const bool active = kCluster || (pass >= 0 && pass <= a.steps);
+  const int start = kCluster ? delay : 0;
+  const int ticks = kCluster ? start + steps + 1 : steps + g.layers;
+  fetch(start - delay);
+  for (int tick = start; tick < ticks; ++tick) {
+    const int pass = tick - delay;
+    const bool active = kCluster || (pass >= 0 && pass <= steps);
     const unsigned slot = static_cast<unsigned>(pass) % 2, phase = static_cast<unsigned>(pass) / 2;
     const i64 here = first_block + layer * g.size + rank;
     const float* const in = kCluster
@@ -97,9 +112,9 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     if (kCluster) {
       wait_for(&box->full[slot], phase);
       if (thread == 0) {
-        if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));
+        if (pass + 2 <= steps) expect(&box->full[slot], due(pass + 2));
         // The pass before is over in all blocks of the layer: of use to who sends once more.
-        if (!top && pass && pass + 1 < a.steps)
+        if (!top && pass && pass + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer + 1) * g.size + rank);
       }
     }
@@ -115,31 +130,22 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       } else {
         dh = dh_of_row;
       }
-      if (pass == a.steps) {
+      if (pass == steps) {
         dh_of_row = dh;
         dc_of_call[row * a.H + unit] = dc[e];
         continue;
       }
-      const i64 at = t * a.B + row, before = (a.reverse ? t + 1 : t - 1) * a.B + row;
       if (!top) {
         float dy = 0.0f;
 #pragma unroll 8
         for (int b = 0; b < size; ++b) dy += in[parts + static_cast<i64>(b) * own + e];
         dh += dy;
-      } else if (a.dy) {
-        dh += static_cast<float>(static_cast<const T*>(a.dy)[at * a.H + unit]);
       }
-      const T* gates = static_cast<const T*>(l.gates) + at * 4 * a.H + unit;
-      const T* cells = static_cast<const T*>(l.cells) + unit;
-      const cell::Gates<float> active = {
-          static_cast<float>(gates[0]), static_cast<float>(gates[a.H]),
-          static_cast<float>(gates[2 * a.H]), static_cast<float>(gates[3 * a.H])};
-      const T* c_before = step ? cells + before * a.H : first_cells + row * a.H + unit;
-      const auto gradient = cell::backward(active, static_cast<float>(cells[at * a.H]),
-                                           static_cast<float>(*c_before), dh, dc[e]);
+      const Saved s = e == thread ? ahead : saved_of(pass, row, unit);
+      const auto gradient = cell::backward(s.gates, s.cell, s.before, dh + s.dy, dc[e]);
       const T rounded[4] = {to_storage<T>(gradient.i), to_storage<T>(gradient.f),
                             to_storage<T>(gradient.g), to_storage<T>(gradient.o)};
-      T* out = static_cast<T*>(l.dgates) + at * 4 * a.H + unit;
+      T* out = static_cast<T*>(l.dgates) + (time_of(pass) * a.B + row) * 4 * a.H + unit;
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
         out[q * a.H] = rounded[q];
@@ -149,7 +155,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     if (tick + 1 == ticks) break;
     __syncthreads();
 
-    for (int base = 0; active && pass < a.steps && base < items; base += teams) {
+    for (int base = 0; active && pass < steps && base < items; base += teams) {
       if (base + (team & ~3) >= items) break;
       const int item = base + team < items ? base + team : items - 1;
       const int k = item % chunks * 4, first = item / chunks * kRows;
@@ -180,10 +186,14 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
                  values);
       }
     }
-    if (!kCluster)
-      grid_sync();
-    else if (g.dgates == 1)
-      __syncthreads();
+    if (kCluster) {
+      fetch(pass + 1);
+      if (g.dgates == 1) __syncthreads();
+      continue;
+    }
+    const auto token = grid_arrive();
+    fetch(pass + 1);
+    grid_wait(token);
   }
 }
 
@@ -191,6 +201,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
 
 int launch_lstm_sequence_backward(DType dtype, const SequencePlan& plan,
                                   const SequenceBackward& args, void* stream) {
+  if (args.steps > (1 << 30)) return cudaErrorInvalidValue;  // the kernel counts in 32 bits
   if (plan.parts) return launch_lstm_tensor_backward(dtype, plan, args, stream);
   return dispatch_sequence(dtype, plan, [&](auto type, auto rows, auto cluster) {
     using T = typename decltype(type)::type;

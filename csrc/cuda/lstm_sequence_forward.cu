@@ -13,7 +13,8 @@
 // In a wavefront each layer has blocks of its own, a step behind those of the layer below, whose h
 // comes in as its own does: T + L - 1 exchanges in place of T L, and no products beforehand but
 // those of the first layer. Bound at few rows by reading the weights from shared memory
-// (128 bytes a cycle) and by the hand-over; at many rows by reading h, 12 loads for 128 FMAs.
+// (128 bytes a cycle) and by the hand-over; at many rows by reading h, 12 loads for 128 FMAs. What
+// is added to the products is loaded a step ahead at one row, and hidden by them at many.
 //
 // Why two slots are enough: a warp sends what it made of a slot after it has read it, so that who
 // has all of a step's h knows that its layer has read the slot before. The layer below cannot know;
@@ -87,6 +88,28 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   }
   const int steps = static_cast<int>(a.steps), start = kCluster ? layer : 0;
   const int ticks = kCluster ? start + steps : steps + g.layers - 1;
+  // At one row products may be done before what is added to them has come: to a team's first item,
+  // of the same row and unit in every step, it is on its way a step ahead, its id two.
+  constexpr bool kAhead = kRows == 1;
+  const i64 row_ahead = first_row + team / g.units, unit_ahead = first_unit + team % g.units;
+  const bool fetches =
+      kAhead && layer == 0 && lane == 0 && team < items && row_ahead < a.B && unit_ahead < a.H;
+  float ahead[4] = {};
+  i64 source = 0;  // the row of `pre` that comes after it
+  const auto find = [&](int step) {
+    if (!fetches || step >= steps) return;
+    const i64 at = static_cast<i64>(a.reverse ? steps - 1 - step : step) * a.B + row_ahead;
+    source = a.ids ? a.ids[at] : at;
+  };
+  const auto fetch = [&](int step) {
+    if (!fetches || step >= steps) return;
+    const float* from = static_cast<const float*>(a.pre) + source * 4 * a.H + unit_ahead;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) ahead[q] = from[q * a.H];
+    find(step + 1);
+  };
+  find(0);
+  fetch(0);
   for (int tick = start; tick < ticks; ++tick) {
     const int step = tick - layer;
     const i64 t = a.reverse ? steps - 1 - step : step;
@@ -127,10 +150,13 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
       const bool owns = row < a.B && unit < a.H && (kRows > 1 || lane == 0);
       float pre[4] = {};
       if (owns) {
+        const bool here = kAhead && base == 0;
         const float* from =
-            layer ? nullptr : static_cast<const float*>(a.pre) + (a.ids ? a.ids[at] : at) * 4 * a.H;
+            layer || here ? nullptr
+                          : static_cast<const float*>(a.pre) + (a.ids ? a.ids[at] : at) * 4 * a.H;
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
+          if (here) pre[q] = ahead[q];
           if (from) pre[q] = from[q * a.H + unit];
           if (l.bias) pre[q] += static_cast<float>(static_cast<const T*>(l.bias)[q * a.H + unit]);
         }
@@ -175,10 +201,12 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
     }
     if (kCluster || tick + 1 == ticks) {  // in a grid, nothing was handed on
       save();
+      fetch(step + 1);
       continue;
     }
     const auto token = grid_arrive();
     save();
+    fetch(step + 1);
     grid_wait(token);
     const float* from =
         static_cast<const float*>(a.exchange) + (tick % 2 * g.layers + layer) * a.B * a.H;

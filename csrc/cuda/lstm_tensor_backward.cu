@@ -17,9 +17,8 @@
 // ahead. Bound by handing on the parts, 4 H bytes a row and block, and by the hand-over.
 #include <type_traits>
 
-#include "../common/cell.h"
 #include "group.cuh"
-#include "sequence.h"
+#include "saved.cuh"
 #include "tensor.cuh"
 
 namespace charlm {
@@ -34,12 +33,6 @@ constexpr int kDeep = 4 * kOctets * kOctet / kColumns<T>;
 // 5 of 8 units no grid has.
 template <class T, int kOctets, bool kCluster>
 constexpr int kWarpTiles = kDeep<T, kOctets> == 1 && !kCluster ? 5 : 8 / kDeep<T, kOctets>;
-
-// What a step left for its way back.
-struct Saved {
-  cell::Gates<float> gates;
-  float cell, before, dy;
-};
 
 template <class T, int kOctets, bool kCluster>
 __global__ void __launch_bounds__(kSequenceThreads, 1)
@@ -115,28 +108,19 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
   if (kCluster && rank >= size) return;
 
   const auto time_of = [&](int pass) { return a.reverse ? pass : steps - 1 - pass; };
-  const auto load_saved = [&](int pass, int r, int u) {
-    const i64 t = time_of(pass), row = first_row + r, unit = first_unit + u;
-    const i64 at = t * a.B + row, before = (a.reverse ? t + 1 : t - 1) * a.B + row;
-    const T* gates = static_cast<const T*>(l.gates) + at * 4 * a.H + unit;
-    const T* cells = static_cast<const T*>(l.cells) + unit;
-    const bool last = pass + 1 == steps;
-    const T* c_before =
-        last ? static_cast<const T*>(a.first) + of_call(r, u) : cells + before * a.H;
-    Saved s = {};
-    s.gates = {static_cast<float>(gates[0]), static_cast<float>(gates[a.H]),
-               static_cast<float>(gates[2 * a.H]), static_cast<float>(gates[3 * a.H])};
-    s.cell = static_cast<float>(cells[at * a.H]);
-    s.before = static_cast<float>(*c_before);
-    if (top && a.dy) s.dy = static_cast<float>(static_cast<const T*>(a.dy)[at * a.H + unit]);
-    return s;
+  const auto saved_of = [&](int pass, int r, int u) {
+    const auto c_before = [&](const T* cells, i64 before) {
+      const bool last = pass + 1 == steps;
+      return last ? static_cast<const T*>(a.first) + of_call(r, u) : cells + before * a.H;
+    };
+    return load_saved<T>(a, l, top, time_of(pass), first_row + r, first_unit + u, c_before);
   };
   // Of a thread's first cell, which is the same in every pass.
   const bool fetches = thread % g.tile < rows && thread / g.tile < mine;
   Saved ahead = {};
   const auto fetch = [&](int pass) {
     const int e = in_place(thread);
-    if (fetches && pass >= 0 && pass < steps) ahead = load_saved(pass, e % g.tile, e / g.tile);
+    if (fetches && pass >= 0 && pass < steps) ahead = saved_of(pass, e % g.tile, e / g.tile);
   };
   // One pass more than there are steps: the last only adds up the gradient of the initial h.
   const int delay = g.layers - 1 - layer;
@@ -211,7 +195,7 @@ __global__ void __launch_bounds__(kSequenceThreads, 1)
         for (int b = 0; b < (kCluster ? size : g.parts); ++b) dy += of_above[b * own + e];
         dh += dy;
       }
-      const Saved s = e == thread ? ahead : load_saved(pass, r, u);
+      const Saved s = e == thread ? ahead : saved_of(pass, r, u);
       const auto gradient = cell::backward(s.gates, s.cell, s.before, dh + s.dy, dc[e]);
       save();
       kept = e;

@@ -7,6 +7,7 @@ import json
 import subprocess
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,8 @@ from charlm_fast.kernels.native import cpu as native
 from charlm_fast.ops import dispatch, preference, trust
 from charlm_fast.ops.dispatch import adopt, left_to_torch, name_of, select
 from charlm_fast.ops.verdicts import Family, Time, Verdicts, from_json
-from charlm_fast.training import first_check
+from charlm_fast.training import first_check, run
+from charlm_fast.training.config import TrainConfig
 from charlm_fast.training.workers import Workers
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -182,6 +184,18 @@ def test_the_key_of_this_cpu() -> None:
     assert trust.path_of(key).name.startswith("cpu-")
 
 
+def test_the_key_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(name="NVIDIA H200", multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    monkeypatch.setattr(trust, "sources", lambda: "a-b")
+    monkeypatch.setattr(trust, "_triton", lambda: "3.6.0")
+    monkeypatch.setattr(trust, "_driver", lambda: "580.1")
+    assert trust.key_of(GPU) == {
+        "kind": "cuda", "name": "NVIDIA H200", "multiprocessors": "132", "driver": "580.1",
+        "torch": torch.__version__, "triton": "3.6.0", "sources": "a-b",
+    }  # fmt: skip
+
+
 # On a GPU
 
 
@@ -337,6 +351,27 @@ def test_a_check_that_fails_ends_no_training(
     first_check.check_kernels(Workers(device=GPU), "float32")
     said = capsys.readouterr().err
     assert said == "warning: the kernels could not be checked (no room for a process)\n"
+
+
+def test_a_training_on_a_gpu_checks_first(gpu: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``charlm train --device cuda``: what is found serves from its first step on."""
+    order: list[object] = []
+
+    def first_time(device: torch.device, precision: str) -> object:
+        order.append((device, precision))
+        return first_check.check.Outcome(Verdicts(KEY, (family("cuda", "lstm", None, 0.5),)))
+
+    def trains(*_: object) -> int:
+        order.append(left_to_torch("lstm", GPU, F32, 128, 1, True))
+        return 0
+
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: False)
+    monkeypatch.setattr(first_check.check, "first_time", first_time)
+    monkeypatch.setattr(run.machine, "device", torch.device)
+    monkeypatch.setattr(run, "join", lambda device: nullcontext(Workers(device=device)))
+    monkeypatch.setattr(run, "_train", trains)
+    assert run.train(TrainConfig(device="cuda:0")) == 0
+    assert order == [(GPU, "float32"), False]
 
 
 def test_no_check_where_it_would_not_count(gpu: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,7 +568,10 @@ def test_a_loss_keeps_its_head_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_kernels
-def test_a_compiled_program_keeps_the_operation(lost: None, no_kernels: None) -> None:
+def test_a_compiled_program_keeps_the_operation(
+    lost: None, no_kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
     module = LSTM(5, 7)
     x = torch.randn(4, 3, 5, requires_grad=True)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -543,9 +581,12 @@ def test_a_compiled_program_keeps_the_operation(lost: None, no_kernels: None) ->
     torch.testing.assert_close(found, torch.autograd.grad(module(x)[0].sum(), x)[0])
 
 
-def test_calls_start_no_process(gpu: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not outside of graph capture, compilers and deterministic mode, and so not inside either."""
+@pytest.mark.parametrize("mode", ["plain", "deterministic", "captured"])
+def test_calls_start_no_process(gpu: object, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Whatever they ask, they look up; a compiled program: test_a_compiled_program_keeps_the_operation."""
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: mode[0] == "d")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: mode[0] == "c")
     with pytest.warns(UserWarning):
         select("lstm", GPU, F32, "", 128, 1, True)
     LSTM(3, 4)(torch.randn(2, 1, 3))

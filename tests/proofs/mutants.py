@@ -33,13 +33,17 @@ _LEAVES = "  if (threadIdx.y == 3) return;\n"
 _FULL = "wait_for(&box->full[slot], phase);"
 _GRID_TICK = """    const auto token = grid_arrive();
     save();
+    fetch(step + 1);
     grid_wait(token);
 """
-_GRID_BACKWARD_TICK = "      grid_sync();\n"
+_GRID_BACKWARD_TICK = """    const auto token = grid_arrive();
+    fetch(pass + 1);
+    grid_wait(token);
+"""
 _TELL = """        if (layer && step && step + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer - 1) * g.size + rank);
 """
-_TELL_BACKWARD = """        if (!top && pass && pass + 1 < a.steps)
+_TELL_BACKWARD = """        if (!top && pass && pass + 1 < steps)
           arrive_in(&box->read[slot ^ 1], (layer + 1) * g.size + rank);
 """
 
@@ -287,7 +291,7 @@ MUTANTS = [
         "grid, forward",
         FORWARD,
         _GRID_TICK,
-        "    save();\n    __syncthreads();\n",
+        "    save();\n    fetch(step + 1);\n    __syncthreads();\n",
         quick=True,
     ),
     fault(
@@ -358,7 +362,7 @@ MUTANTS = [
         "later bytes are not announced",
         "2 blocks, backward",
         BACKWARD,
-        "if (pass + 2 <= a.steps) expect(&box->full[slot], due(pass + 2));",
+        "if (pass + 2 <= steps) expect(&box->full[slot], due(pass + 2));",
         "",
     ),
     fault(
@@ -388,7 +392,7 @@ MUTANTS = [
         "no barrier before dgates are overwritten",
         "2 blocks, dgates once, backward",
         BACKWARD,
-        "    else if (g.dgates == 1)\n      __syncthreads();\n",
+        "      if (g.dgates == 1) __syncthreads();\n",
         "",
     ),
     fault(
@@ -468,7 +472,7 @@ MUTANTS = [
         "grid, backward",
         BACKWARD,
         _GRID_BACKWARD_TICK,
-        "      __syncthreads();\n",
+        "    fetch(pass + 1);\n    __syncthreads();\n",
     ),
     # A step's cell, the head and rows.
     fault(

@@ -40,8 +40,9 @@ tests/proofs` proves a few of the rows below, `pytest tests/proofs -m proofs` al
 
 ## Launches
 
-{launches} launches, of which {proved} are proved free of races and deadlocks. Seconds are of a
-shared core, as the verdict was found.
+{launches} launches, of which {proved} are proved free of races and deadlocks. A verdict is kept by
+the PTX without its line numbers, the launch and the tool's version: a row whose PTX has not changed
+since has the verdict of then. Seconds are of a shared core, as it was found.
 
 | kernel | launch | grid | block | cluster | shared, B | verdict | s |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -91,28 +92,29 @@ and step. Of what is left, every one was taken out by itself:
 `nvcc -O3 -arch=sm_90 -cubin` and `sm_100`, CUDA 13.0, then `cuobjdump -res-usage -sass`, of the
 kernels in clusters: registers, and instructions of the innermost loop over the products and of all,
 with barriers of the cluster and now. Nothing spills. The products are the same source, which ptxas
-arranges anew: in 16 bits at 8 rows with up to 1 instruction more in 48. The kernels of grids, and all
-of sm_80, have the loops they had. 16 bits come here backward only where a layer is too wide for
-tensor cores.
+arranges anew: at 8 rows with up to 1 instruction more in 43. Backward, the seven values that a cell
+takes from global memory are loaded a step ahead, and forward at one row what is added to its
+products, by code that is there twice; grids have up to 128 registers then. 16 bits come here
+backward only where a layer is too wide for tensor cores.
 
 | kernel | sm | dtype | rows | registers | innermost loop | whole kernel |
 | --- | --- | --- | --- | --- | --- | --- |
-| forward | 90 | float32 | 1 | 110 → 108 | 52 → 53 | 2608 → 2440 |
+| forward | 90 | float32 | 1 | 110 → 128 | 52 → 53 | 2608 → 2568 |
 | forward | 90 | float32 | 8 | 127 → 128 | 157 → 157 | 2960 → 2784 |
-| forward | 100 | float32 | 1 | 118 → 123 | 50 → 50 | 2080 → 2272 |
+| forward | 100 | float32 | 1 | 118 → 126 | 50 → 50 | 2080 → 2416 |
 | forward | 100 | float32 | 8 | 121 → 118 | 159 → 159 | 2416 → 2632 |
-| backward | 90 | float32 | 1 | 106 → 120 | 131 → 131 | 1784 → 1968 |
-| backward | 90 | float32 | 8 | 92 → 103 | 79 → 79 | 1920 → 2112 |
-| backward | 90 | bfloat16 | 1 | 80 → 92 | 227 → 227 | 1984 → 2168 |
-| backward | 90 | bfloat16 | 8 | 93 → 103 | 91 → 91 | 1920 → 2128 |
-| backward | 90 | float16 | 1 | 80 → 96 | 195 → 195 | 1920 → 2104 |
-| backward | 90 | float16 | 8 | 92 → 103 | 87 → 87 | 1912 → 2128 |
-| backward | 100 | float32 | 1 | 95 → 115 | 46 → 48 | 1552 → 1696 |
-| backward | 100 | float32 | 8 | 109 → 115 | 42 → 43 | 1752 → 1888 |
-| backward | 100 | bfloat16 | 1 | 96 → 115 | 70 → 72 | 1608 → 1744 |
-| backward | 100 | bfloat16 | 8 | 95 → 115 | 48 → 49 | 1776 → 1912 |
-| backward | 100 | float16 | 1 | 96 → 115 | 62 → 64 | 1600 → 1736 |
-| backward | 100 | float16 | 8 | 94 → 115 | 46 → 47 | 1768 → 1904 |
+| backward | 90 | float32 | 1 | 106 → 122 | 131 → 131 | 1784 → 2216 |
+| backward | 90 | float32 | 8 | 92 → 114 | 79 → 80 | 1920 → 2328 |
+| backward | 90 | bfloat16 | 1 | 80 → 94 | 227 → 227 | 1984 → 2408 |
+| backward | 90 | bfloat16 | 8 | 93 → 115 | 91 → 92 | 1920 → 2360 |
+| backward | 90 | float16 | 1 | 80 → 96 | 195 → 195 | 1920 → 2352 |
+| backward | 90 | float16 | 8 | 92 → 113 | 87 → 88 | 1912 → 2360 |
+| backward | 100 | float32 | 1 | 95 → 123 | 46 → 48 | 1552 → 1928 |
+| backward | 100 | float32 | 8 | 109 → 112 | 42 → 43 | 1752 → 2120 |
+| backward | 100 | bfloat16 | 1 | 96 → 126 | 70 → 72 | 1608 → 2000 |
+| backward | 100 | bfloat16 | 8 | 95 → 112 | 48 → 49 | 1776 → 2160 |
+| backward | 100 | float16 | 1 | 96 → 126 | 62 → 64 | 1600 → 1992 |
+| backward | 100 | float16 | 8 | 94 → 111 | 46 → 47 | 1768 → 2160 |
 
 A step passed `MEMBAR.ALL.GPU`, `UCGABAR_ARV`, `UCGABAR_WAIT` and `CCTL.IVALL`, which empties the
 first-level cache. Now it passes `SYNCS.PHASECHK.TRANS64.TRYWAIT` and `FENCE.VIEW.ASYNC`, and sends by
@@ -156,9 +158,9 @@ made two of these spill. `HMMA.1688.F32.TF32` is in all of them.
 Backward, the compiler must not compute places ahead (`in_place` in `tensor.cuh`): what it kept for
 that made it spill up to 73 registers' worth a thread. `HMMA.16816` is in every one of them, which
 `tests/csrc/test_cuda_compile.py` checks where there is a disassembler. The float32 kernel of one row
-holds no weights in registers: it has 108 of 128 in use, and 64 KiB of weights would take 32 more.
-What float32 takes from global memory is not on its way a step ahead as here
-([gpu_plans.md](gpu_plans.md) says what that would gain).
+holds no weights in registers: 64 KiB of them would take 32 of each thread's 128, and in a cluster
+on sm_90 it had 108 in use before it loaded its inputs a step ahead, and has 128 now
+([gpu_plans.md](gpu_plans.md) says what those loads gain).
 
 ## What a proof does not say
 
