@@ -9,7 +9,7 @@ from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
 from .segments import segments
-from .steps import STEP_ROWS, lstm_cell, lstm_steps, registered_weights, unwatched_steps
+from .steps import STEP_ROWS, lstm_cell, lstm_steps, registered_weights, steps_of_modules
 
 __all__ = [
     "STEP_ROWS",
@@ -28,8 +28,8 @@ __all__ = [
     "registered_weights",
     "sample",
     "segments",
+    "steps_of_modules",
     "to_int8",
-    "unwatched_steps",
     "use_backend",
     "writes_int8",
 ]

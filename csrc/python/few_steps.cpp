@@ -2,47 +2,49 @@
 // attribute after the other, takes as long as a step of 128 units.
 #include "python/few_steps.h"
 
+#include <cstring>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "cpu/steps/steps.h"
 #include "python/call.h"
-#include "python/plain_tensor.h"
 
 namespace charlm {
 namespace {
 
-// A reference of one's own, or none.
-class Reference {
- public:
-  explicit Reference(PyObject* object = nullptr) : object_(object) {}
-  Reference(const Reference&) = delete;
-  Reference& operator=(const Reference&) = delete;
-  ~Reference() { Py_XDECREF(object_); }
-  PyObject* get() const { return object_; }
-  void reset(PyObject* object) {
-    Py_XDECREF(object_);
-    object_ = object;
-  }
-
- private:
-  PyObject* object_;
-};
-
-// One tensor that comes or goes, contiguous.
+// One tensor that comes, in three dimensions.
 struct Loose {
-  Reference own;  // where it had to be made
-  PyObject* object = nullptr;
-  PlainTensor plain;
+  PlainTensor plain = {};
+  int64_t size[3], stride[3];
+  std::vector<char> own;  // where it had to be laid out
 
-  bool read(const Torch& torch, PyObject* given) {
-    object = given;
-    return torch.read(object, plain);
+  bool read(const Torch& torch, PyObject* object, bool swapped = false) {
+    if (!torch.read(object, plain) || plain.dim != 3) return false;
+    for (int k = 0; k < 3; ++k) {
+      const int from = swapped && k < 2 ? 1 - k : k;
+      size[k] = plain.size[from], stride[k] = plain.stride[from];
+    }
+    return true;
   }
-  // False, and Python's error is set, where memory is out.
-  bool lay_out(const Torch& torch) {
-    if (plain.is_contiguous()) return true;
-    own.reset(torch.contiguous(object));
-    return own.get() && read(torch, own.get());
+
+  // Its values one after the other.
+  const void* lay_out() {
+    int64_t step = 1;
+    bool contiguous = true;
+    for (int k = 2; k >= 0; step *= size[k--]) contiguous &= size[k] == 1 || stride[k] == step;
+    if (contiguous) return plain.data;
+    const int64_t bytes = plain.bits / 8;
+    own.resize(step * bytes);
+    char* to = own.data();
+    for (int64_t i = 0; i < size[0]; ++i)
+      for (int64_t j = 0; j < size[1]; ++j)
+        for (int64_t k = 0; k < size[2]; ++k, to += bytes)
+          std::memcpy(to,
+                      static_cast<const char*>(plain.data) +
+                          (i * stride[0] + j * stride[1] + k * stride[2]) * bytes,
+                      bytes);
+    return own.data();
   }
 };
 
@@ -81,6 +83,57 @@ struct Weights {
 
 }  // namespace
 
+Ran run_few_steps(const Torch& torch, PyObject* x_0, bool batch_first, PyObject* h_0, PyObject* c_0,
+                  int64_t layers, int64_t units, PyObject* given, bool has_bias,
+                  const FewLimits& limits, FewResults& to) try {
+  Loose x, h, c;
+  if (!x.read(torch, x_0, batch_first)) return Ran::not_for_it;
+  Steps s = {};
+  s.T = x.size[0], s.B = x.size[1], s.I = x.size[2];
+  const uint8_t bits = x.plain.bits;
+  s.is_double = bits == 64;
+  // Each by itself first: their product may be more than there are integers.
+  bool fits = s.T <= limits.rows && s.B <= limits.rows && s.T * s.B <= limits.rows;
+  fits = fits && (bits == 32 || bits == 64) && x.plain.is_float(bits) && s.T * s.B > 0;
+  if (!fits) return Ran::not_for_it;
+  if (h_0) {
+    for (const auto& [state, object] : {std::pair{&h, h_0}, std::pair{&c, c_0}})
+      if (!state->read(torch, object) || !state->plain.is_float(bits)) return Ran::not_for_it;
+    layers = h.size[0], units = h.size[2];
+    for (int k = 0; k < 3; ++k) fits = fits && c.size[k] == h.size[k];
+    fits = fits && h.size[1] == s.B;
+  }
+  s.L = layers, s.H = units;
+  fits = fits && s.I > 0 && s.H > 0 && s.L > 0;
+  fits = fits && (s.H <= limits.cached_units || s.T <= limits.steps);
+  fits = fits && s.L <= PyTuple_Size(given);  // before there is room for so many
+  if (!fits) return Ran::not_for_it;
+  Weights weights(s.L);
+  if (!weights.read(torch, given, has_bias, bits, s)) return Ran::not_for_it;
+  s.weights = weights.data;
+
+  // Sizes are those of weights that there are from here on.
+  std::vector<char> zeros;
+  if (h_0) {
+    s.h_0 = h.lay_out(), s.c_0 = c.lay_out();
+  } else {
+    zeros.resize(s.L * s.B * s.H * (bits / 8));
+    s.h_0 = s.c_0 = zeros.data();
+  }
+  s.x = x.lay_out();
+  const int64_t steps[] = {s.T, s.B, s.H}, by_step[] = {s.B * s.H, s.H, 1};
+  const int64_t rows[] = {s.B, s.T, s.H}, by_row[] = {s.H, s.B * s.H, 1};
+  const int64_t state[] = {s.L, s.B, s.H};
+  to.y.reset(torch.make(3, batch_first ? rows : steps, batch_first ? by_row : by_step, bits, &s.y));
+  to.h_n.reset(torch.make(3, state, by_step, bits, &s.h_n));
+  to.c_n.reset(torch.make(3, state, by_step, bits, &s.c_n));
+  if (!to.y.get() || !to.h_n.get() || !to.c_n.get()) return Ran::not_for_it;
+  const double products = 4.0 * s.T * s.B * s.H * (s.I + (2 * s.L - 1) * s.H);
+  return ran([&] { lstm_steps(s); }, products >= kWorthUnlocking) ? Ran::yes : Ran::error;
+} catch (const std::bad_alloc&) {
+  return Ran::not_for_it;
+}
+
 PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 8) {
     PyErr_SetString(PyExc_TypeError, "few_steps: expected 8 arguments");
@@ -89,75 +142,17 @@ PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const Torch* const torch = Torch::get();
   if (!torch) Py_RETURN_NONE;
   Arguments a(args, count);
-  Loose x, h, c;
-  for (Loose* in : {&x, &h, &c})
-    if (!in->read(*torch, a.object()) || in->plain.dim != 3) Py_RETURN_NONE;
+  PyObject *const x = a.object(), *const h = a.object(), *const c = a.object();
   // Another thread may change a list while the kernel runs without Python's lock.
   const Reference given(PySequence_Tuple(a.object()));
   if (!given.get()) return nullptr;
   const bool has_bias = a.flag();
-  const int64_t most_rows = a.integer(), cached_units = a.integer(), most_steps = a.integer();
+  const FewLimits limits = {a.integer(), a.integer(), a.integer()};
   if (PyErr_Occurred()) return nullptr;
-
-  Steps s = {};
-  s.T = x.plain.size[0], s.B = x.plain.size[1], s.I = x.plain.size[2];
-  s.L = h.plain.size[0], s.H = h.plain.size[2];
-  const uint8_t bits = x.plain.bits;
-  s.is_double = bits == 64;
-  const int64_t rows = s.T * s.B;
-  bool fits = (bits == 32 || bits == 64) && rows > 0 && rows <= most_rows && s.I && s.H && s.L;
-  fits = fits && (s.H <= cached_units || s.T <= most_steps) && h.plain.size[1] == s.B;
-  for (const Loose* in : {&x, &h, &c}) fits = fits && in->plain.is_float(bits);
-  for (int k = 0; k < 3; ++k) fits = fits && c.plain.size[k] == h.plain.size[k];
-  fits = fits && s.L <= PyTuple_Size(given.get());  // before there is room for so many
-  if (!fits) Py_RETURN_NONE;
-  Weights weights(s.L);
-  if (!weights.read(*torch, given.get(), has_bias, bits, s)) Py_RETURN_NONE;
-
-  for (Loose* in : {&x, &h, &c})
-    if (!in->lay_out(*torch)) return nullptr;
-  Loose y, h_n, c_n;
-  // Like another tensor where there is one: that takes half of new_empty's time.
-  if (s.I == s.H) {
-    y.own.reset(torch->empty_like(x.object));
-  } else {
-    const Reference sizes(Py_BuildValue("(LLL)", static_cast<long long>(s.T),
-                                        static_cast<long long>(s.B), static_cast<long long>(s.H)));
-    if (!sizes.get()) return nullptr;
-    y.own.reset(torch->new_empty(x.object, sizes.get()));
-  }
-  h_n.own.reset(torch->empty_like(h.object));
-  c_n.own.reset(torch->empty_like(c.object));
-  for (Loose* out : {&y, &h_n, &c_n})
-    if (!out->own.get()) return nullptr;
-  for (Loose* out : {&y, &h_n, &c_n})
-    if (!out->read(*torch, out->own.get()) || !out->plain.is_float(bits)) Py_RETURN_NONE;
-  s.x = x.plain.data, s.h_0 = h.plain.data, s.c_0 = c.plain.data;
-  s.y = y.plain.data, s.h_n = h_n.plain.data, s.c_n = c_n.plain.data;
-  s.weights = weights.data;
-  const double products = 4.0 * s.T * s.B * s.H * (s.I + (2 * s.L - 1) * s.H);
-  if (!ran([&] { lstm_steps(s); }, products >= kWorthUnlocking)) return nullptr;
-  return PyTuple_Pack(3, y.object, h_n.object, c_n.object);
-}
-
-PyObject* registered_weights(PyObject*, PyObject* own) {
-  if (!PyDict_Check(own)) Py_RETURN_NONE;
-  PyObject* const names = PyDict_GetItemString(own, "_flat_weights_names");
-  PyObject* const parameters = PyDict_GetItemString(own, "_parameters");
-  if (!names || !parameters || !PyList_Check(names) || !PyDict_Check(parameters)) Py_RETURN_NONE;
-  const Py_ssize_t count = PyList_Size(names);
-  PyObject* const found = PyList_New(count);
-  for (Py_ssize_t k = 0; found && k < count; ++k) {
-    PyObject* const name = PyList_GetItem(names, k);
-    PyObject* const weight = PyDict_GetItem(own, name) ? nullptr : PyDict_GetItem(parameters, name);
-    if (!weight || weight == Py_None) {
-      Py_DECREF(found);
-      Py_RETURN_NONE;
-    }
-    Py_INCREF(weight);
-    PyList_SetItem(found, k, weight);
-  }
-  return found;
+  FewResults r;
+  const Ran ran = run_few_steps(*torch, x, false, h, c, 0, 0, given.get(), has_bias, limits, r);
+  if (ran == Ran::not_for_it) Py_RETURN_NONE;
+  return ran == Ran::yes ? PyTuple_Pack(3, r.y.get(), r.h_n.get(), r.c_n.get()) : nullptr;
 }
 
 }  // namespace charlm
