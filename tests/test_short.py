@@ -1,4 +1,4 @@
-"""The short way of an LSTM to few steps: whatever becomes of its weights is seen at once."""
+"""The short way of an LSTM's call: whatever becomes of its weights is seen at once."""
 
 from __future__ import annotations
 
@@ -86,27 +86,30 @@ def test_functional_call_has_its_own_weights() -> None:
         assert torch.equal(got, other(x)[0]) and not torch.equal(got, module(x)[0])
 
 
+@pytest.mark.parametrize("steps, bias", [(2, True), (30, True), (30, False)])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_results_are_those_of_the_long_way(
-    batch_first: bool, given: bool, monkeypatch: pytest.MonkeyPatch
+    steps: int, bias: bool, batch_first: bool, given: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = charlm_fast.LSTM(6, 8, 2, batch_first=batch_first, dropout=0.5).eval()
-    x = torch.randn(2, 3, 6)
+    module = charlm_fast.LSTM(6, 8, 2, bias, batch_first, dropout=0.5).eval()
+    x = torch.randn(steps, 3, 6)
+    if batch_first:
+        x = x.transpose(0, 1)
     B = x.shape[0 if batch_first else 1]
     hx = (torch.randn(2, B, 8), torch.randn(2, B, 8)) if given else None
     calls = []
-    took = short.few_steps
+    took = short.plain_call
 
     def watched(*args: Any) -> Any:
         calls.append(found := took(*args))
         return found
 
     with torch.no_grad():
-        monkeypatch.setattr(modules, "few_steps", watched)
+        monkeypatch.setattr(modules, "plain_call", watched)
         y, (h, c) = module(x, hx)
         assert calls.pop() is not None
-        monkeypatch.setattr(modules, "few_steps", lambda *args: None)
+        monkeypatch.setattr(modules, "plain_call", lambda *args: None)
         right, (hn, cn) = module(x, hx)
     for got, expected in ((y, right), (h, hn), (c, cn)):
         assert torch.equal(got, expected) and got.stride() == expected.stride()
@@ -127,8 +130,8 @@ def test_results_are_those_of_the_long_way(
 )
 def test_what_goes_the_long_way(module: charlm_fast.LSTM, input: Any) -> None:
     with torch.no_grad():
-        assert short.few_steps(module, input, None) is None
-    assert short.few_steps(module.eval(), torch.randn(1, 3, 6), None) is None  # gradients
+        assert short.plain_call(module, input, None) is None
+    assert short.plain_call(module.eval(), torch.randn(1, 3, 6), None) is None  # gradients
 
 
 class WithProperty(charlm_fast.LSTM):
@@ -141,13 +144,16 @@ class Deeper(charlm_fast.LSTM):
     pass
 
 
+@pytest.mark.parametrize("steps", [3, 20])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("cls", [charlm_fast.LSTM, Deeper, WithProperty])
-def test_subclasses_keep_what_is_theirs(cls: type[charlm_fast.LSTM], bias: bool) -> None:
+def test_subclasses_keep_what_is_theirs(
+    cls: type[charlm_fast.LSTM], bias: bool, steps: int
+) -> None:
     module = cls(6, 8, 2, bias=bias)
-    x, hx = torch.randn(3, 2, 6), (torch.randn(2, 2, 8), torch.randn(2, 2, 8))
+    x, hx = torch.randn(steps, 2, 6), (torch.randn(2, 2, 8), torch.randn(2, 2, 8))
     with torch.no_grad():
-        found = short.few_steps(module, x, hx)
+        found = short.plain_call(module, x, hx)
         assert found is not None
         weights = [w for layer in module.all_weights for w in layer]
         right = torch.lstm(x, hx, weights, bias, 2, 0.0, False, False, False)
@@ -155,23 +161,25 @@ def test_subclasses_keep_what_is_theirs(cls: type[charlm_fast.LSTM], bias: bool)
         assert_close(got, expected.double(), 1e-6, "result")
 
 
-def test_strided_inputs_and_states() -> None:
+@pytest.mark.parametrize("steps", [4, 20])
+def test_strided_inputs_and_states(steps: int) -> None:
     module = charlm_fast.LSTM(6, 8, 2, batch_first=True)
-    x = torch.randn(6, 4, 3).permute(2, 1, 0)
+    x = torch.randn(6, steps, 3).permute(2, 1, 0)
     hx = (torch.randn(8, 3, 2).permute(2, 1, 0), torch.randn(1, 1, 8).expand(2, 3, 8))
     with torch.no_grad():
-        found = short.few_steps(module, x, hx)
-        again = short.few_steps(module, x.contiguous(), (hx[0].contiguous(), hx[1].contiguous()))
+        found = short.plain_call(module, x, hx)
+        again = short.plain_call(module, x.contiguous(), (hx[0].contiguous(), hx[1].contiguous()))
     assert found is not None and again is not None
     for got, right in zip((found[0], *found[1]), (again[0], *again[1]), strict=True):
         assert torch.equal(got, right) and got.stride() == right.stride()
 
 
-def test_results_are_tensors_of_their_own() -> None:
-    module, x = charlm_fast.LSTM(6, 8), torch.randn(1, 3, 6)
+@pytest.mark.parametrize("steps", [1, 20])
+def test_results_are_tensors_of_their_own(steps: int) -> None:
+    module, x = charlm_fast.LSTM(6, 8), torch.randn(steps, 3, 6)
     for mode in (torch.no_grad(), torch.inference_mode()):
         with mode:
-            found = short.few_steps(module, x, None)
+            found = short.plain_call(module, x, None)
             assert found is not None
             y, (h, c) = found
             long = torch.empty(1).is_inference()
@@ -207,24 +215,25 @@ BAD: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+@pytest.mark.parametrize("steps", [2, 20])
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_plain_tensor_goes_the_long_way(name: str) -> None:
+def test_what_is_no_plain_tensor_goes_the_long_way(name: str, steps: int) -> None:
     module = charlm_fast.LSTM(6, 8, 2)
-    given = [torch.randn(s) for s in ((2, 3, 6), (2, 3, 8), (2, 3, 8))]
+    given = [torch.randn(s) for s in ((steps, 3, 6), (2, 3, 8), (2, 3, 8))]
     with torch.no_grad():
-        assert short.few_steps(module, given[0], tuple(given[1:])) is not None
+        assert short.plain_call(module, given[0], tuple(given[1:])) is not None
         for place in range(3):
             wrong: list[Any] = list(given)
             wrong[place] = BAD[name](given[place])
-            assert short.few_steps(module, wrong[0], tuple(wrong[1:])) is None
-            assert short.few_steps(module, wrong[0], wrong[1:]) is None  # a list
+            assert short.plain_call(module, wrong[0], tuple(wrong[1:])) is None
+            assert short.plain_call(module, wrong[0], wrong[1:]) is None  # a list
             if place == 0:
-                assert short.few_steps(module, wrong[0], None) is None
-        assert short.few_steps(object(), given[0], None) is None
+                assert short.plain_call(module, wrong[0], None) is None
+        assert short.plain_call(object(), given[0], None) is None
         module.hidden_size = 2**40
-        assert short.few_steps(module, given[0], None) is None
+        assert short.plain_call(module, given[0], None) is None
         module.num_layers, module.hidden_size = 2**62, 8
-        assert short.few_steps(module, given[0], None) is None
+        assert short.plain_call(module, given[0], None) is None
 
 
 OF_ANY_SHAPE = [name for name in BAD if "2 **" not in name and name != "nothing"]
@@ -244,12 +253,13 @@ def test_every_weight_is_checked(name: str) -> None:
         module._parameters[key] = bad
         with torch.no_grad():
             strided_once = name == "strided" and weight.dim() == 1
-            assert strided_once or short.few_steps(module, torch.randn(1, 2, 6), None) is None
+            assert strided_once or short.plain_call(module, torch.randn(1, 2, 6), None) is None
 
 
-def test_weights_may_go_while_the_kernel_runs() -> None:
-    """Without Python's lock, which a step of so many units gives away."""
-    module, x = charlm_fast.LSTM(400, 400, 2), torch.randn(4, 1, 400)
+@pytest.mark.parametrize("units, steps", [(400, 4), (40, 200)])
+def test_weights_may_go_while_the_kernel_runs(units: int, steps: int) -> None:
+    """Without Python's lock, which a call of so many multiply-adds gives away."""
+    module, x = charlm_fast.LSTM(units, units, 2), torch.randn(steps, 1, units)
     twin = [nn.Parameter(w.detach().clone()) for w in module.parameters()]
     names, stop, swaps = list(module._parameters), threading.Event(), [0]
     with torch.no_grad():
@@ -265,12 +275,53 @@ def test_weights_may_go_while_the_kernel_runs() -> None:
         other.start()
         try:
             for _ in range(20):
-                found = short.few_steps(module, x, None)
+                found = short.plain_call(module, x, None)
                 assert found is not None and torch.equal(found[0], right)
         finally:
             stop.set()
             other.join()
     assert swaps[0]
+
+
+WATCHED: dict[str, Callable[[], Any]] = {
+    "mode": torch.overrides.BaseTorchFunctionMode,
+    "dispatch mode": torch.utils._python_dispatch.TorchDispatchMode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "backend": lambda: charlm_fast.use_backend("reference"),
+    "forward mode": torch.autograd.forward_ad.dual_level,
+    "gradients": torch.enable_grad,
+}
+
+
+@pytest.mark.parametrize("steps", [1, 20])
+@pytest.mark.parametrize("name", WATCHED)
+def test_what_is_watched_goes_the_long_way(name: str, steps: int) -> None:
+    module, x = charlm_fast.LSTM(6, 8), torch.randn(steps, 2, 6)
+    with torch.no_grad():
+        module(x)
+        with torch.autocast("cuda", enabled=False):
+            assert short.plain_call(module, x, None) is not None
+        with WATCHED[name]():
+            assert short.plain_call(module, x, None) is None
+        assert short.plain_call(module, x, None) is not None
+
+
+def test_a_profiler_sees_a_sequence() -> None:
+    module, x = charlm_fast.LSTM(6, 8), torch.randn(20, 2, 6)
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        module(x)
+    assert "charlm_fast::lstm" in {event.key for event in profile.key_averages()}
+
+
+def test_hooks_and_a_forward_of_ones_own() -> None:
+    module, x, seen = charlm_fast.LSTM(6, 8), torch.randn(20, 2, 6), []
+    module.register_forward_hook(lambda m, given, found: seen.append(found[0].shape))
+    with torch.no_grad():
+        module(x)
+        assert seen == [(20, 2, 8)]
+        module.forward = lambda *given: "mine"  # type: ignore[assignment,method-assign]
+        module._forward_hooks.clear()
+        assert module(x) == "mine"
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_first": True, "num_layers": 2}, {"bias": False}])

@@ -1,6 +1,6 @@
-"""The short way of a module to few steps, and to a kernel with 8-bit weights: at 128 units, what
-Python does around the kernel takes as long as the kernel. What is no plain call goes the long way,
-which also has the errors.
+"""The short way of a module to its kernel: at 128 units, what Python does around a step takes as
+long as the step, and around a sequence as long as 15 steps. What is no plain call goes the long
+way, which also has the errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import lstm_int8_plainly, registered_weights, steps_of_modules
+from ..ops import lstm_int8_plainly, module_calls, registered_weights
 from ..ops.registration import nothing_watches
 
 
@@ -36,10 +36,10 @@ def _unwatched_weights(lstm: nn.RNNBase) -> list[Tensor]:
     return _by_attribute(lstm)
 
 
-def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-    """As ``LSTM.forward``, where the kernel for few steps serves; None elsewhere.
+def plain_call(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """As ``LSTM.forward`` without gradients and of plain tensors on the CPU; None elsewhere.
 
-    All questions are asked in C (``csrc/python/module_steps.cpp``).
+    All questions are asked in C (``csrc/python/module_call.cpp``).
 
     Args:
         lstm: a ``charlm_fast.LSTM``, or what shares its ``forward``, which goes the long way.
@@ -56,9 +56,9 @@ _in_c: Callable[[Any, Any, Any], Any] | None = None
 
 
 def _find_in_c() -> Callable[[Any, Any, Any], Any]:
-    """The function behind :func:`few_steps`, once the kernels are loaded."""
+    """The function behind :func:`plain_call`, once the kernels are loaded."""
     global _in_c
-    _in_c = steps_of_modules() or _nothing
+    _in_c = module_calls() or _nothing
     return _in_c
 
 

@@ -9,7 +9,7 @@ from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
 from .segments import segments
-from .steps import STEP_ROWS, lstm_cell, lstm_steps, registered_weights, steps_of_modules
+from .steps import STEP_ROWS, lstm_cell, lstm_steps, module_calls, registered_weights
 
 __all__ = [
     "STEP_ROWS",
@@ -25,10 +25,10 @@ __all__ = [
     "lstm_int8",
     "lstm_int8_plainly",
     "lstm_steps",
+    "module_calls",
     "registered_weights",
     "sample",
     "segments",
-    "steps_of_modules",
     "to_int8",
     "use_backend",
     "writes_int8",

@@ -66,15 +66,15 @@ def unwatched_steps(
     return cpu.few_steps()(x, h0, c0, weights, has_bias, STEP_ROWS, CACHED_UNITS, STEPS)
 
 
-def steps_of_modules() -> Callable[[Any, Any, Any], Any] | None:
-    """What answers an LSTM module's call of few steps in C, or None where there is no kernel.
+def module_calls() -> Callable[[Any, Any, Any], Any] | None:
+    """What answers the calls of LSTM modules in C, or None where there is no kernel.
 
-    It takes the module, its input and hx, and returns y and the pair of states, or None where
-    ``nn.LSTM``'s arguments are none of :func:`lstm_steps`, or something sees operations.
+    It takes a module, its input and hx, and returns y and the pair of states, or None where a
+    gradient may be wanted, something sees operations, or an argument is none of plain tensors.
     """
     if cpu.unavailable() is not None:
         return None
-    return cpu.module_steps()(torch.nn.RNNBase, dispatch, STEP_ROWS, CACHED_UNITS, STEPS)
+    return cpu.module_call()(torch.nn.RNNBase, dispatch, STEP_ROWS, CACHED_UNITS, STEPS)
 
 
 def registered_weights(own: dict[str, Any]) -> tuple[Tensor, ...] | None:

@@ -131,15 +131,18 @@ PyObject* Torch::make(int64_t dim, const int64_t* size, const int64_t* stride, u
   const int32_t dtype = bits == 64 ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   if (aoti_torch_empty_strided(dim, size, stride, dtype, aoti_torch_device_type_cpu(), 0, &tensor))
     return nullptr;
-  PyObject* found = nullptr;
-  if (!aoti_torch_get_data_ptr(tensor, data)) {
-    try {
-      found = wrap_(tensor);
-    } catch (const std::exception&) {
-    }
-    if (!found) PyErr_Clear();
-  }
+  PyObject* const found = aoti_torch_get_data_ptr(tensor, data) ? nullptr : wrap(tensor);
   aoti_torch_delete_tensor_object(tensor);  // the object has a share of its own
+  return found;
+}
+
+PyObject* Torch::wrap(const void* tensor) const {
+  PyObject* found = nullptr;
+  try {
+    found = wrap_(tensor);
+  } catch (const std::exception&) {
+  }
+  if (!found) PyErr_Clear();
   return found;
 }
 

@@ -77,6 +77,8 @@ class Torch {
   // error, where there is none to be had.
   PyObject* make(int64_t dim, const int64_t* size, const int64_t* stride, uint8_t bits,
                  void** data) const;
+  // A tensor of torch's C interface as an object, which shares it; null as above.
+  PyObject* wrap(const void* tensor) const;
 
  private:
   using Read = int (*)(void* object, PlainTensor* to);

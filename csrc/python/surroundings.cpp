@@ -33,6 +33,7 @@ bool Surroundings::find(PyObject* dispatch) {
   transforms_ = question("_are_functorch_transforms_active");
   tracing_ = question("_get_tracing_state");
   autocast_ = question("_is_any_autocast_enabled");
+  profiler_ = Question::function(attribute(attribute(c, "_autograd"), "_profiler_enabled"));
   function_mode_ = attribute(c, "_get_function_stack_at");
   default_device_ = attribute(module("torch.utils._device"), "DeviceContext");
   is_autocast_ = attribute(module("torch"), "is_autocast_enabled");
@@ -78,13 +79,22 @@ int Surroundings::only_default_devices() const {
   return 1;
 }
 
-int Surroundings::choose_cpu(PyObject* h) const {
+int Surroundings::nothing_asked() const {
   const char* const asked = std::getenv("CHARLM_FAST_BACKEND");
-  if (cpu_loses_.get() == Py_False && !(asked && *asked)) {
-    const Reference forced(forced_.ask());
-    if (!forced.get()) return -1;
-    if (forced.get() == Py_None) return 1;
-  }
+  if (cpu_loses_.get() != Py_False || (asked && *asked)) return 0;
+  const Reference forced(forced_.ask());
+  return forced.get() ? forced.get() == Py_None : -1;
+}
+
+int Surroundings::leave_no_choice() const {
+  const int found = nothing_asked();
+  if (found <= 0) return found;
+  const int profiled = profiler_.holds();
+  return profiled < 0 ? -1 : !profiled;
+}
+
+int Surroundings::choose_cpu(PyObject* h) const {
+  if (const int found = nothing_asked()) return found;
   const Reference answer(
       PyObject_CallFunctionObjArgs(chooses_cpu_, operation_, h ? h : Py_None, Py_False, nullptr));
   const int ours = answer.get() ? PyObject_IsTrue(answer.get()) : -1;

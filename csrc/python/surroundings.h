@@ -36,14 +36,19 @@ class Surroundings {
   // where that depends on the size.
   int choose_cpu(PyObject* h) const;
 
+  // Whether nobody asked for a backend, no check found the CPU's kernels slow anywhere, and no
+  // profiler waits for the operations' names; -1 as above.
+  int leave_no_choice() const;
+
  private:
-  Question dispatch_modes_, transforms_, tracing_, function_modes_, autocast_, forced_;
+  Question dispatch_modes_, transforms_, tracing_, function_modes_, autocast_, forced_, profiler_;
   Variable compiling_, forward_level_, cpu_loses_;
   PyObject *function_mode_ = nullptr, *default_device_ = nullptr, *is_autocast_ = nullptr,
            *chooses_cpu_ = nullptr, *asks_loses_ = nullptr, *on_cpu_ = nullptr,
            *operation_ = nullptr;
 
   int only_default_devices() const;
+  int nothing_asked() const;
 };
 
 }  // namespace charlm

@@ -200,7 +200,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def watch(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any) -> Any:
             found = kernel(*args)
-            if name not in ("few_steps", "module_steps") or found is not None:
+            if name not in ("few_steps", "module_call") or found is not None:
                 made.append(name)
             return found
 
@@ -209,7 +209,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("few_steps", "lstm_steps", "lstm_cell_backward"):
         kernel = watch(name, getattr(_extension.native_module(), name))
         monkeypatch.setattr(steps.cpu, name, lambda kernel=kernel: kernel)
-    kernel = watch("module_steps", short._find_in_c())
+    kernel = watch("module_call", short._find_in_c())
     monkeypatch.setattr(short, "_in_c", kernel)
     return made
 
@@ -220,7 +220,7 @@ def test_who_takes_the_short_way(calls: list[str]) -> None:
     x = torch.randn(1, 2, 8)
     with torch.no_grad():
         lstm(x)
-        assert calls.pop() == "module_steps" and not calls
+        assert calls.pop() == "module_call" and not calls
         for run in (lambda: lstm(x[0]), lambda: model(ids)):
             run()
             assert calls.pop() == "few_steps" and not calls
@@ -301,13 +301,13 @@ def test_what_is_no_plain_tensor_goes_the_long_way(name: str, place: int) -> Non
         assert steps.unwatched_steps(*wrong[:3], wrong[3:], True) is None
 
 
-@pytest.mark.parametrize("name", ["lstm_steps", "few_steps", "module_steps", "lstm_cell_backward"])
+@pytest.mark.parametrize("name", ["lstm_steps", "few_steps", "module_call", "lstm_cell_backward"])
 def test_wrong_arguments_raise(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: expected"):
         getattr(_extension.native_module(), name)(False, 1)
     if name == "few_steps":  # which has none but None for what is no tensor
         return
-    if name == "module_steps":
+    if name == "module_call":
         with pytest.raises(TypeError, match="expected a module, an input and hx"):
             short._find_in_c()(1)
         return

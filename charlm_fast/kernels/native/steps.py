@@ -29,16 +29,17 @@ def few_steps() -> Callable[..., tuple[Tensor, Tensor, Tensor] | None]:
 
 
 @functools.cache
-def module_steps() -> Callable[..., Callable[[Any, Any, Any], Any]]:
+def module_call() -> Callable[..., Callable[[Any, Any, Any], Any]]:
     """Makes a function of a module, its input and its hx.
 
     The function that makes it takes ``nn.RNNBase``, the module ``charlm_fast.ops.dispatch`` and the
-    last three arguments of :func:`few_steps`. What it makes returns y and the pair of states, as
-    ``LSTM.forward`` does, or None: where ``few_steps`` would, where a gradient might be wanted,
-    where anything sees operations or has them run elsewhere, and for what is no LSTM in one
-    direction without projections or drawn dropout.
+    last three arguments of :func:`few_steps`, up to which it runs that kernel, and for more the one
+    for sequences. What it makes returns y and the pair of states, as ``LSTM.forward`` does, or
+    None: where an argument is no plain tensor on the CPU, where a gradient might be wanted, where
+    anything sees operations or has them run elsewhere, and for what is no LSTM in one direction
+    without projections or drawn dropout.
     """
-    return _extension.native_module().module_steps
+    return _extension.native_module().module_call
 
 
 @functools.cache

@@ -1,13 +1,16 @@
-// LSTM.forward of few steps, from the module to the results without a line of Python.
+// LSTM.forward without gradients, from the module to the results without a line of Python.
 //
 // What bounds it: weights that a step reads drive Python's code and objects out of the caches, so
 // that each instruction and object that a call does without counts twice. All that Python asked
 // is asked here: of the surroundings (surroundings.h), the module's attributes, every weight and
 // state. Nothing of a module is kept from call to call.
-#include "python/module_steps.h"
+#include "python/module_call.h"
+
+#include <new>
 
 #include "python/call.h"
 #include "python/few_steps.h"
+#include "python/sequence.h"
 #include "python/surroundings.h"
 
 namespace charlm {
@@ -107,9 +110,9 @@ PyObject* none_or_error(int answer) {
 }
 
 // Of (module, input, hx), with what is known; None or results.
-PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) {
+PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) try {
   if (count != 3) {
-    PyErr_SetString(PyExc_TypeError, "module_steps: expected a module, an input and hx");
+    PyErr_SetString(PyExc_TypeError, "module_call: expected a module, an input and hx");
     return nullptr;
   }
   const Torch* const torch = Torch::get();
@@ -130,10 +133,6 @@ PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) {
 
   const int plain = known->surroundings.are_plain();
   if (plain <= 0) return none_or_error(plain);
-  PlainTensor x;
-  if (!torch->read(input, x) || x.dim != 3) Py_RETURN_NONE;
-  for (int k = 0; k < 2; ++k)  // before weights are looked up
-    if (x.size[k] > known->limits.rows) Py_RETURN_NONE;
   const Module m(*known, module, PyType_GetSlot(type, Py_tp_base) == rnn_base);
   for (Name other : {kBidirectional, kProjection})
     if (const int found = m.holds(other)) return none_or_error(found);
@@ -147,26 +146,31 @@ PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) {
     layers = m.integer(kLayers), units = m.integer(kUnits);
     if (PyErr_Occurred()) return nullptr;
   }
-  const int ours = known->surroundings.choose_cpu(c_0);
-  if (ours <= 0) return none_or_error(ours);
   const Reference weights(m.weights());
   if (!weights.get()) return nullptr;
-  FewResults r;
-  const Ran ran = run_few_steps(*torch, input, batch_first, h_0, c_0, layers, units, weights.get(),
-                                has_bias, known->limits, r);
+  LstmCall call(*torch, input, batch_first, h_0, c_0, layers, units, weights.get(), has_bias);
+  if (!call.read_input() || !call.read_rest()) Py_RETURN_NONE;
+  const bool few = known->limits.hold(call);
+  const int ours =
+      few ? known->surroundings.choose_cpu(c_0) : known->surroundings.leave_no_choice();
+  if (ours <= 0) return none_or_error(ours);
+  LstmResults r;
+  const Ran ran = few ? run_few_steps(*torch, call, r) : run_sequence(*torch, call, r);
   if (ran == Ran::not_for_it) Py_RETURN_NONE;
   if (ran == Ran::error) return nullptr;
   const Reference state(PyTuple_Pack(2, r.h_n.get(), r.c_n.get()));
   return state.get() ? PyTuple_Pack(2, r.y.get(), state.get()) : nullptr;
+} catch (const std::bad_alloc&) {
+  return PyErr_NoMemory();
 }
 
-PyMethodDef kAnswer = fast("module_steps", answer);
+PyMethodDef kAnswer = fast("module_call", answer);
 
 }  // namespace
 
-PyObject* module_steps(PyObject*, PyObject* const* args, Py_ssize_t count) {
+PyObject* module_call(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 5) {
-    PyErr_SetString(PyExc_TypeError, "module_steps: expected 5 arguments");
+    PyErr_SetString(PyExc_TypeError, "module_call: expected 5 arguments");
     return nullptr;
   }
   Arguments a(args, count);
