@@ -46,7 +46,7 @@ def module_call(
     cached_units: int,
     most_steps: int,
     /,
-) -> Callable[[Any, Any, Any], tuple[Tensor, tuple[Tensor, Tensor]] | None]: ...
+) -> Callable[[Any, Any, Any], tuple[Tensor, tuple[Tensor, Tensor]] | None] | None: ...
 def registered_weights(own: dict[str, Any], /) -> tuple[Tensor, ...] | None:
     """A module's parameters by its ``_flat_weights_names``, from its ``__dict__``; None where an
     attribute hides one of them, or one is not there."""

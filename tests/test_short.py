@@ -306,6 +306,16 @@ def test_what_is_watched_goes_the_long_way(name: str, steps: int) -> None:
         assert short.plain_call(module, x, None) is not None
 
 
+def test_a_torch_without_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = charlm_fast.LSTM(6, 8), torch.randn(1, 2, 6)
+    with torch.no_grad():
+        right = module(x)[0]
+        monkeypatch.delattr(torch._C, "_is_any_autocast_enabled")
+        monkeypatch.setattr(short, "_in_c", None)
+        assert short.plain_call(module, x, None) is None
+        assert torch.equal(module(x)[0], right)
+
+
 def test_a_profiler_sees_a_sequence() -> None:
     module, x = charlm_fast.LSTM(6, 8), torch.randn(20, 2, 6)
     with torch.no_grad(), torch.profiler.profile() as profile:

@@ -67,7 +67,7 @@ def unwatched_steps(
 
 
 def module_calls() -> Callable[[Any, Any, Any], Any] | None:
-    """What answers the calls of LSTM modules in C, or None where there is no kernel.
+    """What answers the calls of LSTM modules in C, or None where it cannot be.
 
     It takes a module, its input and hx, and returns y and the pair of states, or None where a
     gradient may be wanted, something sees operations, or an argument is none of plain tensors.

@@ -180,7 +180,11 @@ PyObject* module_call(PyObject*, PyObject* const* args, Py_ssize_t count) {
   PyObject* const dispatch = a.object();
   known->limits = {a.integer(), a.integer(), a.integer()};
   for (int k = 0; k < kNameCount; ++k) known->names[k] = PyUnicode_InternFromString(kNamesOf[k]);
-  if (PyErr_Occurred() || !known->surroundings.find(dispatch)) return nullptr;
+  if (PyErr_Occurred()) return nullptr;
+  if (!known->surroundings.find(dispatch)) {  // another torch: all goes the long way
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
   const Reference capsule(PyCapsule_New(known, nullptr, nullptr));
   return capsule.get() ? PyCFunction_New(&kAnswer, capsule.get()) : nullptr;
 }

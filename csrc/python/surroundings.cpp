@@ -46,7 +46,14 @@ bool Surroundings::find(PyObject* dispatch) {
   forced_ = Question::function(attribute(forced, "get"));
   on_cpu_ = PyUnicode_InternFromString("cpu");
   operation_ = PyUnicode_InternFromString("lstm_steps");
-  return !PyErr_Occurred();
+  // By hand: a look into a dict forgets the error of what was missing before.
+  for (const Question* q : {&dispatch_modes_, &function_modes_, &transforms_, &tracing_, &autocast_,
+                            &forced_, &profiler_})
+    if (!q->there()) return false;
+  for (PyObject* object :
+       {function_mode_, default_device_, is_autocast_, chooses_cpu_, asks_loses_})
+    if (!object) return false;
+  return compiling_.there() && forward_level_.there() && cpu_loses_.there();
 }
 
 int Surroundings::are_plain() const {

@@ -23,8 +23,8 @@ class Variable {
 
 class Surroundings {
  public:
-  // `dispatch`: charlm_fast.ops.dispatch. False, and Python's error is set, where something is
-  // missing.
+  // `dispatch`: charlm_fast.ops.dispatch. False, and Python's error may be set, where something
+  // is missing.
   bool find(PyObject* dispatch);
 
   // Whether plain eager code without gradients runs: no compiler, tracer, transform or mode but a

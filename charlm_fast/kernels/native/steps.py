@@ -29,7 +29,7 @@ def few_steps() -> Callable[..., tuple[Tensor, Tensor, Tensor] | None]:
 
 
 @functools.cache
-def module_call() -> Callable[..., Callable[[Any, Any, Any], Any]]:
+def module_call() -> Callable[..., Callable[[Any, Any, Any], Any] | None]:
     """Makes a function of a module, its input and its hx.
 
     The function that makes it takes ``nn.RNNBase``, the module ``charlm_fast.ops.dispatch`` and the
@@ -37,7 +37,8 @@ def module_call() -> Callable[..., Callable[[Any, Any, Any], Any]]:
     for sequences. What it makes returns y and the pair of states, as ``LSTM.forward`` does, or
     None: where an argument is no plain tensor on the CPU, where a gradient might be wanted, where
     anything sees operations or has them run elsewhere, and for what is no LSTM in one direction
-    without projections or drawn dropout.
+    without projections or drawn dropout. Where torch lacks a function that it asks, there is None
+    in its place.
     """
     return _extension.native_module().module_call
 
