@@ -4,10 +4,11 @@ Addresses are those of contiguous memory, 0 for none. The operations themselves 
 ``torch.ops.charlm_fast_native`` once the module is loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 def is_set(name: bytes, /) -> bool:
     """Whether a variable of the environment is there and not empty."""
@@ -38,7 +39,15 @@ def few_steps(
     most_steps: int,
     /,
 ) -> tuple[Tensor, Tensor, Tensor] | None: ...
-def registered_weights(own: dict[str, Any], /) -> list[Tensor] | None:
+def module_call(
+    rnn_base: type[nn.RNNBase],
+    dispatch: ModuleType,
+    most_rows: int,
+    cached_units: int,
+    most_steps: int,
+    /,
+) -> Callable[[Any, Any, Any], tuple[Tensor, tuple[Tensor, Tensor]] | None] | None: ...
+def registered_weights(own: dict[str, Any], /) -> tuple[Tensor, ...] | None:
     """A module's parameters by its ``_flat_weights_names``, from its ``__dict__``; None where an
     attribute hides one of them, or one is not there."""
 

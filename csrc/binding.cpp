@@ -17,6 +17,7 @@
 #include "cpu/text/loss.h"
 #include "python/call.h"
 #include "python/few_steps.h"
+#include "python/module_call.h"
 
 namespace {
 
@@ -152,6 +153,7 @@ PyObject* is_set(PyObject*, PyObject* name) {
 PyMethodDef methods[] = {{"is_set", is_set, METH_O, nullptr},
                          fast("sample_few", sample_few),
                          fast("few_steps", charlm::few_steps),
+                         fast("module_call", charlm::module_call),
                          {"registered_weights", charlm::registered_weights, METH_O, nullptr},
                          fast("lstm_steps", lstm_steps),
                          fast("lstm_cell_backward", lstm_cell_backward),

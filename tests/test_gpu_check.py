@@ -152,7 +152,7 @@ def test_every_operation_has_cases_or_no_kernel_on_a_gpu() -> None:
     """A new operation is to be put into one of the two."""
     elsewhere = {"lstm_steps", "lstm_cell", "lstm_int8", "lstm_int8_plainly", "linear_int8"}
     elsewhere |= {"to_int8", "generate_int8", "writes_int8"}  # kernels of the CPU alone
-    elsewhere |= {"unwatched_steps", "registered_weights"}
+    elsewhere |= {"module_calls", "registered_weights"}
     no_kernel = {"STEP_ROWS", "add_biases", "backends", "use_backend", "segments"}
     assert set(ops.__all__) == gpu_cases.COVERED | elsewhere | no_kernel
     names = [name for name, _ in gpu_cases.cases(torch.device("cuda"))]

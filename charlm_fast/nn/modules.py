@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import functional
 from .fx_leaf import as_leaf
-from .short import few_steps, weights_of
+from .short import plain_call, weights_of
 
 __all__ = ["LSTM", "LSTMCell"]
 
@@ -103,8 +103,8 @@ class LSTM(nn.RNNBase):
         hx: State | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, State]:
-        if resets is None and (few := few_steps(self, input, hx)) is not None:
-            return few
+        if resets is None and (found := plain_call(self, input, hx)) is not None:
+            return found
         if isinstance(input, Proxy):
             return as_leaf(self, input, hx, resets)
         if isinstance(input, PackedSequence):

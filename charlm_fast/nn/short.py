@@ -1,17 +1,17 @@
-"""The short way of a module to few steps, and to a kernel with 8-bit weights: at 128 units, what
-Python does around the kernel takes as long as the kernel. What is no plain call goes the long way,
-which also has the errors.
+"""The short way of a module to its kernel: at 128 units, what Python does around a step takes as
+long as the step, and around a sequence as long as 15 steps. What is no plain call goes the long
+way, which also has the errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import STEP_ROWS, lstm_int8_plainly, registered_weights, unwatched_steps
+from ..ops import lstm_int8_plainly, module_calls, registered_weights
 from ..ops.registration import nothing_watches
 
 
@@ -32,25 +32,38 @@ def _unwatched_weights(lstm: nn.RNNBase) -> list[Tensor]:
     if type(lstm).__base__ is nn.RNNBase:
         found = registered_weights(lstm.__dict__)
         if found is not None:  # else pruned, wrapped or hidden
-            return found
+            return list(found)
     return _by_attribute(lstm)
 
 
-def few_steps(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-    """As ``LSTM.forward``, where :func:`charlm_fast.ops.lstm_steps` serves; None elsewhere.
+def plain_call(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
+    """As ``LSTM.forward`` without gradients and of plain tensors on the CPU; None elsewhere.
+
+    All questions are asked in C (``csrc/python/module_call.cpp``).
 
     Args:
         lstm: a ``charlm_fast.LSTM``, or what shares its ``forward``, which goes the long way.
         input: whatever the module was given; (T, B, I) or (B, T, I) are for this function.
         hx: None or the two states.
     """
-    if type(input) is not Tensor or torch.is_grad_enabled() or not nothing_watches():
+    if _traced():  # by torch.compile, which cannot look into C
         return None
-    if not isinstance(lstm, nn.RNNBase) or not input.is_cpu or input.dim() != 3:
-        return None
-    if input.shape[0] * input.shape[1] > STEP_ROWS:  # before states and weights are looked up
-        return None
-    return _padded(lstm, input, hx, unwatched_steps, _unwatched_weights)
+    return (_in_c or _find_in_c())(lstm, input, hx)
+
+
+_traced = torch.compiler.is_dynamo_compiling
+_in_c: Callable[[Any, Any, Any], Any] | None = None
+
+
+def _find_in_c() -> Callable[[Any, Any, Any], Any]:
+    """The function behind :func:`plain_call`, once the kernels are loaded."""
+    global _in_c
+    _in_c = module_calls() or _nothing
+    return _in_c
+
+
+def _nothing(lstm: Any, input: Any, hx: Any) -> None:
+    """Without kernels all goes the long way."""
 
 
 def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
@@ -63,24 +76,6 @@ def int8_at_once(lstm: Any, input: Any, hx: Any) -> tuple[Tensor, tuple[Tensor, 
     """
     if type(input) is not Tensor or not nothing_watches() or input.dim() != 3:
         return None
-    return _padded(lstm, input, hx, lstm_int8_plainly, _buffers_of)
-
-
-def _buffers_of(lstm: Any) -> tuple[Tensor, ...]:
-    return tuple(lstm._buffers.values())
-
-
-def _padded(
-    lstm: Any,
-    input: Tensor,
-    hx: Any,
-    operation: Callable[..., tuple[Tensor, Tensor, Tensor] | None],
-    weights: Callable[[Any], Sequence[Tensor]],
-) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:
-    """``operation`` of input in three dimensions, in its layout and from zero states if hx is None.
-
-    None if it returns that, or where the module has more than one plain direction.
-    """
     if lstm.bidirectional or lstm.proj_size or (lstm.training and lstm.dropout):
         return None
     batch_first = lstm.batch_first
@@ -92,7 +87,7 @@ def _padded(
         h0 = c0 = input.new_zeros((lstm.num_layers, input.shape[1], lstm.hidden_size))
     else:
         return None
-    found = operation(input, h0, c0, weights(lstm), lstm.bias)
+    found = lstm_int8_plainly(input, h0, c0, tuple(lstm._buffers.values()), lstm.bias)
     if found is None:
         return None
     y, h, c = found

@@ -9,7 +9,7 @@ from .loss import lstm_cross_entropy
 from .lstm import add_biases, lstm
 from .sample import sample
 from .segments import segments
-from .steps import STEP_ROWS, lstm_cell, lstm_steps, registered_weights, unwatched_steps
+from .steps import STEP_ROWS, lstm_cell, lstm_steps, module_calls, registered_weights
 
 __all__ = [
     "STEP_ROWS",
@@ -25,11 +25,11 @@ __all__ = [
     "lstm_int8",
     "lstm_int8_plainly",
     "lstm_steps",
+    "module_calls",
     "registered_weights",
     "sample",
     "segments",
     "to_int8",
-    "unwatched_steps",
     "use_backend",
     "writes_int8",
 ]

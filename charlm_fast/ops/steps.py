@@ -8,7 +8,7 @@ the caller then takes the long way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 
 from charlm_fast.kernels.native import cpu
 
+from . import dispatch
 from .checks import is_batched
 from .dispatch import chooses_cpu
 from .function import Function, differentiable
@@ -65,7 +66,18 @@ def unwatched_steps(
     return cpu.few_steps()(x, h0, c0, weights, has_bias, STEP_ROWS, CACHED_UNITS, STEPS)
 
 
-def registered_weights(own: dict[str, Any]) -> list[Tensor] | None:
+def module_calls() -> Callable[[Any, Any, Any], Any] | None:
+    """What answers the calls of LSTM modules in C, or None where it cannot be.
+
+    It takes a module, its input and hx, and returns y and the pair of states, or None where a
+    gradient may be wanted, something sees operations, or an argument is none of plain tensors.
+    """
+    if cpu.unavailable() is not None:
+        return None
+    return cpu.module_call()(torch.nn.RNNBase, dispatch, STEP_ROWS, CACHED_UNITS, STEPS)
+
+
+def registered_weights(own: dict[str, Any]) -> tuple[Tensor, ...] | None:
     """The parameters of an ``nn.RNNBase`` from its ``__dict__``, in the order of their names.
 
     None where an attribute hides one of them, one is not there, or there is no kernel.

@@ -1,14 +1,28 @@
-// Few steps of an LSTM from tensors of Python; see kernels/native/steps.py for the arguments.
+// Few steps of an LSTM from tensors of Python.
 #pragma once
 
 #include <Python.h>
 
+#include <cstdint>
+
+#include "python/lstm_call.h"
+
 namespace charlm {
 
-PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count);
+// What a kernel for unpacked weights is for: so many rows in all, and where there are more units
+// than `cached_units`, so many steps.
+struct FewLimits {
+  int64_t rows, cached_units, steps;
 
-// The parameters of a module by the names in its _flat_weights_names, from its __dict__; None where
-// an attribute hides one of them, or one is not there.
-PyObject* registered_weights(PyObject*, PyObject* own);
+  bool hold(const LstmCall& call) const {
+    return call.rows() <= rows && (call.sizes.H <= cached_units || call.steps() <= steps);
+  }
+};
+
+// Of what was read and is within the limits.
+Ran run_few_steps(const Torch& torch, LstmCall& call, LstmResults& to);
+
+// The same for Python; see kernels/native/steps.py for the arguments.
+PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count);
 
 }  // namespace charlm

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import charlm_fast
 from charlm_fast import _extension, ops
-from charlm_fast.nn import functional
+from charlm_fast.nn import functional, short
 from charlm_fast.ops import steps
 
 from ..oracle import FORWARD_LIMIT, GRADIENT_LIMIT, assert_close
@@ -200,7 +200,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def watch(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any) -> Any:
             found = kernel(*args)
-            if name != "few_steps" or found is not None:
+            if name not in ("few_steps", "module_call") or found is not None:
                 made.append(name)
             return found
 
@@ -209,6 +209,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("few_steps", "lstm_steps", "lstm_cell_backward"):
         kernel = watch(name, getattr(_extension.native_module(), name))
         monkeypatch.setattr(steps.cpu, name, lambda kernel=kernel: kernel)
+    kernel = watch("module_call", short._find_in_c())
+    monkeypatch.setattr(short, "_in_c", kernel)
     return made
 
 
@@ -217,7 +219,9 @@ def test_who_takes_the_short_way(calls: list[str]) -> None:
     model, ids = charlm_fast.CharLM(hidden_size=8), torch.randint(100, (1, 2))
     x = torch.randn(1, 2, 8)
     with torch.no_grad():
-        for run in (lambda: lstm(x), lambda: lstm(x[0]), lambda: model(ids)):
+        lstm(x)
+        assert calls.pop() == "module_call" and not calls
+        for run in (lambda: lstm(x[0]), lambda: model(ids)):
             run()
             assert calls.pop() == "few_steps" and not calls
         cell(x[0])
@@ -234,7 +238,7 @@ class Watching(torch.overrides.TorchFunctionMode):
 @pytest.mark.parametrize(
     "run",
     [
-        lambda m, x: m(x[..., :1, :].expand(*x.shape[:-2], 17, 8)),
+        lambda m, x: isinstance(m, nn.RNNBase) or m(x[:1].expand(17, 8)),
         lambda m, x: m.bfloat16()(x.bfloat16()),
         lambda m, x: torch.func.grad(lambda v: m(v)[0].sum())(x),
         lambda m, x: _traced(m, x),
@@ -297,11 +301,15 @@ def test_what_is_no_plain_tensor_goes_the_long_way(name: str, place: int) -> Non
         assert steps.unwatched_steps(*wrong[:3], wrong[3:], True) is None
 
 
-@pytest.mark.parametrize("name", ["lstm_steps", "few_steps", "lstm_cell_backward"])
+@pytest.mark.parametrize("name", ["lstm_steps", "few_steps", "module_call", "lstm_cell_backward"])
 def test_wrong_arguments_raise(name: str) -> None:
     with pytest.raises(TypeError, match=f"{name}: expected"):
         getattr(_extension.native_module(), name)(False, 1)
     if name == "few_steps":  # which has none but None for what is no tensor
+        return
+    if name == "module_call":
+        with pytest.raises(TypeError, match="expected a module, an input and hx"):
+            short._find_in_c()(1)
         return
     with pytest.raises(TypeError):
         count = 16 if name == "lstm_steps" else 22

@@ -11,7 +11,7 @@ from .generate import generate
 from .gradients import lstm_backward, lstm_loss, lstm_loss_backward
 from .int8 import generate_int8, linear_int8, lstm_int8
 from .sample import few_rows, is_set, sample
-from .steps import few_steps, lstm_cell_backward, lstm_steps, registered_weights
+from .steps import few_steps, lstm_cell_backward, lstm_steps, module_call, registered_weights
 
 __all__ = [
     "few_rows",
@@ -29,6 +29,7 @@ __all__ = [
     "lstm_loss",
     "lstm_loss_backward",
     "lstm_steps",
+    "module_call",
     "refuses",
     "registered_weights",
     "sample",

@@ -29,7 +29,22 @@ def few_steps() -> Callable[..., tuple[Tensor, Tensor, Tensor] | None]:
 
 
 @functools.cache
-def registered_weights() -> Callable[[dict[str, Any]], list[Tensor] | None]:
+def module_call() -> Callable[..., Callable[[Any, Any, Any], Any] | None]:
+    """Makes a function of a module, its input and its hx.
+
+    The function that makes it takes ``nn.RNNBase``, the module ``charlm_fast.ops.dispatch`` and the
+    last three arguments of :func:`few_steps`, up to which it runs that kernel, and for more the one
+    for sequences. What it makes returns y and the pair of states, as ``LSTM.forward`` does, or
+    None: where an argument is no plain tensor on the CPU, where a gradient might be wanted, where
+    anything sees operations or has them run elsewhere, and for what is no LSTM in one direction
+    without projections or drawn dropout. Where torch lacks a function that it asks, there is None
+    in its place.
+    """
+    return _extension.native_module().module_call
+
+
+@functools.cache
+def registered_weights() -> Callable[[dict[str, Any]], tuple[Tensor, ...] | None]:
     """From the ``__dict__`` of an ``nn.RNNBase``: its parameters in the order of their names.
 
     None where an attribute of the module hides one of them, or one is not there.

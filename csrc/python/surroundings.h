@@ -1,0 +1,54 @@
+// What of a program's state keeps a call from being plain: asked of torch and of this package at
+// each call, by the functions of C behind what Python would ask.
+#pragma once
+
+#include <Python.h>
+
+#include "python/plain_tensor.h"
+
+namespace charlm {
+
+// A module's variables, of which one is looked up at each call.
+class Variable {
+ public:
+  Variable() = default;
+  Variable(PyObject* of_module, const char* name);
+  bool there() const { return values_; }
+  // A borrowed reference, or null.
+  PyObject* get() const { return PyDict_GetItem(values_, name_); }
+
+ private:
+  PyObject *values_ = nullptr, *name_ = nullptr;
+};
+
+class Surroundings {
+ public:
+  // `dispatch`: charlm_fast.ops.dispatch. False, and Python's error may be set, where something
+  // is missing.
+  bool find(PyObject* dispatch);
+
+  // Whether plain eager code without gradients runs: no compiler, tracer, transform or mode but a
+  // default device sees operations, no autocast, no forward mode. -1 and Python's error, where an
+  // answer fails.
+  int are_plain() const;
+
+  // Whether backend `cpu` is to run few steps from a state like `h`; -1 as above. Of null it is not
+  // where that depends on the size.
+  int choose_cpu(PyObject* h) const;
+
+  // Whether nobody asked for a backend, no check found the CPU's kernels slow anywhere, and no
+  // profiler waits for the operations' names; -1 as above.
+  int leave_no_choice() const;
+
+ private:
+  Question dispatch_modes_, transforms_, tracing_, function_modes_, autocast_, forced_, profiler_;
+  Variable compiling_, forward_level_, cpu_loses_;
+  PyObject *function_mode_ = nullptr, *default_device_ = nullptr, *is_autocast_ = nullptr,
+           *chooses_cpu_ = nullptr, *asks_loses_ = nullptr, *on_cpu_ = nullptr,
+           *operation_ = nullptr;
+
+  int only_default_devices() const;
+  int nothing_asked() const;
+};
+
+}  // namespace charlm
