@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,6 +237,34 @@ def test_what_is_no_plain_tensor_goes_the_long_way(name: str, steps: int) -> Non
         assert short.plain_call(module, given[0], None) is None
 
 
+@pytest.mark.parametrize("steps", [2, 20])
+def test_attributes_that_do_not_fit_go_the_long_way(steps: int) -> None:
+    """Which has the error, or does without them."""
+    x, hx = torch.randn(steps, 3, 6), (torch.randn(2, 3, 8), torch.randn(2, 3, 8))
+    bad: list[Any] = [8.0, None, "2", 2**70, 0, -1, 3]
+    ways: list[tuple[str, Any, bool]] = [("num_layers", v, True) for v in bad]
+    ways += [(name, v, False) for name in ("num_layers", "hidden_size") for v in bad]
+    ways += [("bias", 2, True), ("bias", False, True), ("dropout", 0.5, True)]
+    with torch.no_grad():
+        for name, value, given in ways:
+            module = charlm_fast.LSTM(6, 8, 2)
+            setattr(module, name, value)
+            assert short.plain_call(module, x, hx if given else None) is None, (name, value)
+        for name in ("num_layers", "dropout", "bias", "batch_first"):
+            module = charlm_fast.LSTM(6, 8, 2)
+            delattr(module, name)
+            assert short.plain_call(module, x, hx) is None, name
+
+
+def test_no_memory_goes_the_long_way() -> None:
+    overcommit = Path("/proc/sys/vm/overcommit_memory")
+    if not overcommit.exists() or overcommit.read_text().strip() == "1":
+        pytest.skip("the system promises any memory")
+    module, x = charlm_fast.LSTM(6, 8, 2), torch.zeros(1, 1, 1).expand(2**35, 3, 6)
+    with torch.no_grad():
+        assert short.plain_call(module, x, None) is None
+
+
 OF_ANY_SHAPE = [name for name in BAD if "2 **" not in name and name != "nothing"]
 
 
@@ -274,13 +303,14 @@ def test_weights_may_go_while_the_kernel_runs(units: int, steps: int) -> None:
         other = threading.Thread(target=swap)
         other.start()
         try:
-            for _ in range(20):
+            calls = 0
+            while calls < 20 or not swaps[0]:
                 found = short.plain_call(module, x, None)
                 assert found is not None and torch.equal(found[0], right)
+                calls += 1
         finally:
             stop.set()
             other.join()
-    assert swaps[0]
 
 
 WATCHED: dict[str, Callable[[], Any]] = {

@@ -33,16 +33,18 @@ class Arguments {
 // Calls run(), `unlocked` without Python's lock. False, and Python's error is set, where it throws.
 template <class Run>
 bool ran(const Run& run, bool unlocked) {
+  bool failed = false;
   std::string error;
   PyThreadState* const state = unlocked ? PyEval_SaveThread() : nullptr;
   try {
     run();
   } catch (const std::exception& e) {
+    failed = true;
     error = e.what();
   }
   if (unlocked) PyEval_RestoreThread(state);
-  if (!error.empty()) PyErr_SetString(PyExc_RuntimeError, error.c_str());
-  return error.empty();
+  if (failed) PyErr_SetString(PyExc_RuntimeError, error.c_str());
+  return !failed;
 }
 
 // The same as a function of Python that returns None.

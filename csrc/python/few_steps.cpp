@@ -5,11 +5,11 @@
 #include <new>
 
 #include "python/call.h"
+#include "python/errors.h"
 
 namespace charlm {
 
 Ran run_few_steps(const Torch& torch, LstmCall& call, LstmResults& to) {
-  call.lay_out();
   Steps& s = call.sizes;
   const int64_t steps[] = {s.T, s.B, s.H}, by_step[] = {s.B * s.H, s.H, 1};
   const int64_t rows[] = {s.B, s.T, s.H}, by_row[] = {s.H, s.B * s.H, 1};
@@ -20,7 +20,12 @@ Ran run_few_steps(const Torch& torch, LstmCall& call, LstmResults& to) {
   to.h_n.reset(torch.make(3, state, by_step, bits, &s.h_n));
   to.c_n.reset(torch.make(3, state, by_step, bits, &s.c_n));
   if (!to.y.get() || !to.h_n.get() || !to.c_n.get()) return Ran::not_for_it;
-  return ran([&] { lstm_steps(s); }, call.products() >= kWorthUnlocking) ? Ran::yes : Ran::error;
+  bool fits = true;
+  const auto run = [&] {
+    if ((fits = call.lay_out())) lstm_steps(s);
+  };
+  if (!ran(run, call.products() >= kWorthUnlocking)) return Ran::error;
+  return fits ? Ran::yes : Ran::not_for_it;
 }
 
 PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) try {
@@ -40,7 +45,7 @@ PyObject* few_steps(PyObject*, PyObject* const* args, Py_ssize_t count) try {
   if (PyErr_Occurred()) return nullptr;
   LstmCall call(*torch, x, false, h, c, 0, 0, given.get(), has_bias);
   if (!call.read_input() || call.rows() > limits.rows || !call.read_rest() || !limits.hold(call))
-    Py_RETURN_NONE;
+    return nothing();
   LstmResults r;
   const Ran ran = run_few_steps(*torch, call, r);
   if (ran == Ran::not_for_it) Py_RETURN_NONE;

@@ -1,6 +1,7 @@
 #include "python/lstm_call.h"
 
 #include <cstring>
+#include <new>
 
 namespace charlm {
 namespace {
@@ -59,8 +60,8 @@ bool LstmCall::read_rest() {
   if (h_0_) {
     if (!h.read(torch_, h_0_, false) || !h.plain.is_float(bits())) return false;
     if (!c.read(torch_, c_0_, false) || !c.plain.is_float(bits())) return false;
+    if ((s.L && h.size[0] != s.L) || h.size[1] != s.B) return false;
     s.L = h.size[0], s.H = h.size[2];
-    if (h.size[1] != s.B) return false;
     for (int k = 0; k < 3; ++k)
       if (c.size[k] != h.size[k]) return false;
   }
@@ -91,7 +92,7 @@ bool LstmCall::read_weights() {
   return true;
 }
 
-void LstmCall::lay_out() {
+bool LstmCall::lay_out() try {
   Steps& s = sizes;
   if (h_0_) {
     s.h_0 = h.lay_out(), s.c_0 = c.lay_out();
@@ -100,6 +101,9 @@ void LstmCall::lay_out() {
     s.h_0 = s.c_0 = zeros_.data();
   }
   s.x = x.lay_out();
+  return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 }  // namespace charlm

@@ -23,7 +23,7 @@ struct LstmResults {
 class LstmCall {
  public:
   // x: (T, B, I), or if `batch_first` (B, T, I), as y then is.
-  // h_0, c_0: (L, B, H), or both null for zeros, and then `layers` and `units` are L and H.
+  // h_0, c_0: (L, B, H), or both null for zeros. layers, units: L and H; 0 where h_0 tells.
   // weights: a tuple by layer, w_ih, w_hh and if `has_bias` b_ih and b_hh, as torch.nn.LSTM has
   // them; kept by whoever calls.
   LstmCall(const Torch& torch, PyObject* x, bool batch_first, PyObject* h_0, PyObject* c_0,
@@ -45,17 +45,19 @@ class LstmCall {
   // contiguous.
   bool read_rest();
   // Values one after the other in `sizes`, from here on. Only of what read_rest() found to fit:
-  // sizes are then those of weights that there are.
-  void lay_out();
+  // sizes are then those of weights that there are. False where memory does not suffice. It touches
+  // no object of Python, and may take long.
+  bool lay_out();
 
   int64_t steps() const { return sizes.T; }
   int64_t rows() const { return sizes.T * sizes.B; }
   bool batch_first() const { return batch_first_; }
   bool has_bias() const { return has_bias_; }
   uint8_t bits() const { return x.plain.bits; }
+  // Multiply-adds; a value that may have to be laid out counts as so many as take as long.
   double products() const {
     const Steps& s = sizes;
-    return 4.0 * s.T * s.B * s.H * (s.I + (2 * s.L - 1) * s.H);
+    return 4.0 * s.T * s.B * s.H * (s.I + (2 * s.L - 1) * s.H) + 32.0 * s.T * s.B * s.I;
   }
 
   Steps sizes = {};

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "python/call.h"
+#include "python/errors.h"
 #include "python/few_steps.h"
 #include "python/sequence.h"
 #include "python/surroundings.h"
@@ -54,9 +55,15 @@ class Module {
     const Reference found(get(name));
     return found.get() ? PyObject_IsTrue(found.get()) : -1;
   }
+  // Python's error is set where it is none.
   int64_t integer(Name name) const {
     const Reference found(get(name));
     return found.get() ? PyLong_AsLongLong(found.get()) : -1;
+  }
+  // True or False itself, or null and Python's error or none.
+  PyObject* boolean(Name name) const {
+    const Reference found(get(name));
+    return found.get() == Py_True ? Py_True : found.get() == Py_False ? Py_False : nullptr;
   }
   // A tuple, or null and Python's error.
   PyObject* weights() const {
@@ -104,11 +111,6 @@ class Module {
   const Reference own_;
 };
 
-PyObject* none_or_error(int answer) {
-  if (answer < 0) return nullptr;
-  Py_RETURN_NONE;
-}
-
 // Of (module, input, hx), with what is known; None or results.
 PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) try {
   if (count != 3) {
@@ -131,29 +133,36 @@ PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) try
   for (PyObject* state : {h_0, c_0})
     if (state && !torch->is_plain(state)) Py_RETURN_NONE;
 
-  const int plain = known->surroundings.are_plain();
-  if (plain <= 0) return none_or_error(plain);
+  if (known->surroundings.are_plain() <= 0) return nothing();
   const Module m(*known, module, PyType_GetSlot(type, Py_tp_base) == rnn_base);
   for (Name other : {kBidirectional, kProjection})
-    if (const int found = m.holds(other)) return none_or_error(found);
-  int found = m.holds(kTraining);
-  if (found > 0) found = m.holds(kDropout);
-  if (found) return none_or_error(found);
-  const int batch_first = m.holds(kBatchFirst), has_bias = m.holds(kBias);
-  if (batch_first < 0 || has_bias < 0) return nullptr;
-  int64_t layers = 0, units = 0;
-  if (!is_pair) {
-    layers = m.integer(kLayers), units = m.integer(kUnits);
-    if (PyErr_Occurred()) return nullptr;
-  }
+    if (m.holds(other)) return nothing();
+  int found = m.holds(kDropout);
+  if (found > 0) found = m.holds(kTraining);
+  if (found) return nothing();
+  const int batch_first = m.holds(kBatchFirst);
+  if (batch_first < 0) return nothing();
+  PyObject* const has_bias = m.boolean(kBias);
+  const int64_t layers = m.integer(kLayers), units = is_pair ? 0 : m.integer(kUnits);
+  if (PyErr_Occurred()) return nothing();
+  if (!has_bias || (h_0 && layers < 1)) Py_RETURN_NONE;
   const Reference weights(m.weights());
-  if (!weights.get()) return nullptr;
-  LstmCall call(*torch, input, batch_first, h_0, c_0, layers, units, weights.get(), has_bias);
-  if (!call.read_input() || !call.read_rest()) Py_RETURN_NONE;
+  if (!weights.get()) return nothing();
+  LstmCall call(*torch, input, batch_first, h_0, c_0, layers, units, weights.get(),
+                has_bias == Py_True);
+  const auto reads = [&] { return call.read_input() && call.read_rest(); };
+  if (!reads()) return nothing();
   const bool few = known->limits.hold(call);
-  const int ours =
-      few ? known->surroundings.choose_cpu(c_0) : known->surroundings.leave_no_choice();
-  if (ours <= 0) return none_or_error(ours);
+  const int nothing_asked = known->surroundings.nothing_asked();
+  if (nothing_asked < 0) return nothing();
+  if (!few) {
+    if (!nothing_asked) Py_RETURN_NONE;
+    if (known->surroundings.profiled()) return nothing();
+  } else if (!nothing_asked) {
+    if (known->surroundings.choose_cpu(c_0) <= 0) return nothing();
+    // Python ran, and with it maybe another thread that moved what was read.
+    if (!reads() || !known->limits.hold(call)) return nothing();
+  }
   LstmResults r;
   const Ran ran = few ? run_few_steps(*torch, call, r) : run_sequence(*torch, call, r);
   if (ran == Ran::not_for_it) Py_RETURN_NONE;

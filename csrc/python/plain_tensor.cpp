@@ -5,6 +5,8 @@
 
 #include <exception>
 
+#include "python/errors.h"
+
 namespace charlm {
 namespace {
 
@@ -114,13 +116,13 @@ const Torch* Torch::get() {
 bool Torch::read(PyObject* object, PlainTensor& to) const {
   if (!is_plain(object)) return false;
   if (read_(object, &to) != 0) {  // a layout without memory of its own, such as a sparse one
-    PyErr_Clear();
+    forget_exception();
     return false;
   }
   if (!to.data) return false;  // zeros or another's values that nobody has written down
   to.data = static_cast<char*>(to.data) + to.offset;
   PyObject* const negative = is_neg_.ask(object);
-  if (!negative) PyErr_Clear();
+  if (!negative) forget_exception();
   Py_XDECREF(negative);
   return negative == Py_False;
 }

@@ -37,12 +37,13 @@ void add(const void* a, const void* b, int64_t count, Tensor& to) {
 }  // namespace
 
 Ran run_sequence(const Torch& torch, LstmCall& call, LstmResults& to) {
-  call.lay_out();
   const Steps& s = call.sizes;
+  bool fits = true;
   const int32_t dtype = s.is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32();
   std::tuple<Tensor, Tensor, Tensor, Tensor> found;
   Tensor y;
   const auto run = [&] {
+    if (!(fits = call.lay_out())) return;
     const Tensor x = view(s.x, {s.T, s.B, s.I}, dtype);
     std::vector<Tensor> weights;
     for (int64_t l = 0; l < s.L; ++l) {
@@ -65,6 +66,7 @@ Ran run_sequence(const Torch& torch, LstmCall& call, LstmResults& to) {
     y = Tensor(swapped);
   };
   if (!ran(run, call.products() >= kWorthUnlocking)) return Ran::error;
+  if (!fits) return Ran::not_for_it;
   to.y.reset(torch.wrap(y.get()));
   to.h_n.reset(torch.wrap(std::get<1>(found).get()));
   to.c_n.reset(torch.wrap(std::get<2>(found).get()));

@@ -93,15 +93,9 @@ int Surroundings::nothing_asked() const {
   return forced.get() ? forced.get() == Py_None : -1;
 }
 
-int Surroundings::leave_no_choice() const {
-  const int found = nothing_asked();
-  if (found <= 0) return found;
-  const int profiled = profiler_.holds();
-  return profiled < 0 ? -1 : !profiled;
-}
+int Surroundings::profiled() const { return profiler_.holds(); }
 
 int Surroundings::choose_cpu(PyObject* h) const {
-  if (const int found = nothing_asked()) return found;
   const Reference answer(
       PyObject_CallFunctionObjArgs(chooses_cpu_, operation_, h ? h : Py_None, Py_False, nullptr));
   const int ours = answer.get() ? PyObject_IsTrue(answer.get()) : -1;

@@ -32,13 +32,16 @@ class Surroundings {
   // answer fails.
   int are_plain() const;
 
-  // Whether backend `cpu` is to run few steps from a state like `h`; -1 as above. Of null it is not
-  // where that depends on the size.
+  // Whether nobody asked for a backend, and no check found the CPU's kernels slow anywhere, so that
+  // backend `cpu` runs; -1 as above. No Python runs.
+  int nothing_asked() const;
+
+  // Where somebody did: whether backend `cpu` is to run few steps from a state like `h`; -1 as
+  // above. Of null it is not where that depends on the size.
   int choose_cpu(PyObject* h) const;
 
-  // Whether nobody asked for a backend, no check found the CPU's kernels slow anywhere, and no
-  // profiler waits for the operations' names; -1 as above.
-  int leave_no_choice() const;
+  // Whether a profiler waits for the operations' names; -1 as above.
+  int profiled() const;
 
  private:
   Question dispatch_modes_, transforms_, tracing_, function_modes_, autocast_, forced_, profiler_;
@@ -48,7 +51,6 @@ class Surroundings {
            *operation_ = nullptr;
 
   int only_default_devices() const;
-  int nothing_asked() const;
 };
 
 }  // namespace charlm
