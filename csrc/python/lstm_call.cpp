@@ -24,12 +24,9 @@ bool LstmCall::Loose::read(const Torch& torch, PyObject* object, bool swapped) {
 }
 
 const void* LstmCall::Loose::lay_out() {
-  int64_t step = 1;
-  bool contiguous = true;
-  for (int k = 2; k >= 0; step *= size[k--]) contiguous &= size[k] == 1 || stride[k] == step;
-  if (contiguous) return plain.data;
+  if (is_contiguous(3, size, stride)) return plain.data;
   const int64_t bytes = plain.bits / 8, row = size[2] * bytes;
-  own.reset(new char[step * bytes]);
+  own.reset(new char[size[0] * size[1] * row]);
   char* to = own.get();
   for (int64_t i = 0; i < size[0]; ++i)
     for (int64_t j = 0; j < size[1]; ++j, to += row) {

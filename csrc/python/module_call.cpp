@@ -133,7 +133,7 @@ PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) try
   for (PyObject* state : {h_0, c_0})
     if (state && !torch->is_plain(state)) Py_RETURN_NONE;
 
-  if (known->surroundings.are_plain() <= 0) return nothing();
+  if (!known->surroundings.are_plain()) return nothing();
   const Module m(*known, module, PyType_GetSlot(type, Py_tp_base) == rnn_base);
   for (Name other : {kBidirectional, kProjection})
     if (m.holds(other)) return nothing();
@@ -153,13 +153,12 @@ PyObject* answer(PyObject* capsule, PyObject* const* args, Py_ssize_t count) try
   const auto reads = [&] { return call.read_input() && call.read_rest(); };
   if (!reads()) return nothing();
   const bool few = known->limits.hold(call);
-  const int nothing_asked = known->surroundings.nothing_asked();
-  if (nothing_asked < 0) return nothing();
+  const bool nothing_asked = known->surroundings.nothing_asked();
+  if (PyErr_Occurred()) return nothing();
   if (!few) {
-    if (!nothing_asked) Py_RETURN_NONE;
-    if (known->surroundings.profiled()) return nothing();
+    if (!nothing_asked || !known->surroundings.not_profiled()) return nothing();
   } else if (!nothing_asked) {
-    if (known->surroundings.choose_cpu(c_0) <= 0) return nothing();
+    if (!known->surroundings.choose_cpu(c_0)) return nothing();
     // Python ran, and with it maybe another thread that moved what was read.
     if (!reads() || !known->limits.hold(call)) return nothing();
   }

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "python/errors.h"
+#include "python/reference.h"
 
 namespace charlm {
 namespace {
@@ -17,11 +18,6 @@ struct Exchange {
   void *allocate, *from_object, *to_object;
   int (*read)(void* object, PlainTensor* to);
 };
-
-// An attribute of a module or type, kept for good; null where there is none.
-PyObject* attribute(PyObject* of, const char* name) {
-  return of ? PyObject_GetAttrString(of, name) : nullptr;
-}
 
 // Torch's function that makes a Python object of a tensor, by the name that it has for linkers: all
 // extensions of torch in C++ call it. It is looked for in the library that `neighbour` is in, since

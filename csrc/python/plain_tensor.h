@@ -11,6 +11,13 @@
 
 namespace charlm {
 
+inline bool is_contiguous(int32_t dim, const int64_t* size, const int64_t* stride) {
+  int64_t step = 1;
+  for (int32_t k = dim - 1; k >= 0; step *= size[k--])
+    if (size[k] != 1 && stride[k] != step) return false;
+  return true;
+}
+
 // DLPack's DLTensor; sizes and strides are the tensor's own, and hold as long as it is unchanged.
 struct PlainTensor {
   void* data;
@@ -26,12 +33,7 @@ struct PlainTensor {
   bool is_float(uint8_t of_bits) const {
     return device == kCpu && kind == kFloat && bits == of_bits && lanes == 1;
   }
-  bool is_contiguous() const {
-    int64_t step = 1;
-    for (int32_t k = dim - 1; k >= 0; step *= size[k--])
-      if (size[k] != 1 && stride[k] != step) return false;
-    return true;
-  }
+  bool is_contiguous() const { return charlm::is_contiguous(dim, size, stride); }
 };
 
 // A function of torch that takes nothing, or a method that takes nothing but its object: called as

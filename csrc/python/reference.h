@@ -26,4 +26,10 @@ class Reference {
   PyObject* object_;
 };
 
+// An attribute, a reference of one's own; null, and Python's error, where it or what it is of is
+// not there.
+inline PyObject* attribute(PyObject* of, const char* name) {
+  return of ? PyObject_GetAttrString(of, name) : nullptr;
+}
+
 }  // namespace charlm

@@ -7,15 +7,6 @@
 #include "python/reference.h"
 
 namespace charlm {
-namespace {
-
-// An attribute, kept for good; null, and Python's error, where it or what it is of is not there.
-PyObject* attribute(PyObject* of, const char* name) {
-  return of ? PyObject_GetAttrString(of, name) : nullptr;
-}
-
-}  // namespace
-
 Variable::Variable(PyObject* of_module, const char* name)
     : values_(attribute(of_module, "__dict__")), name_(PyUnicode_InternFromString(name)) {
   if (values_ && !PyDict_GetItem(values_, name_)) {
@@ -56,52 +47,48 @@ bool Surroundings::find(PyObject* dispatch) {
   return compiling_.there() && forward_level_.there() && cpu_loses_.there();
 }
 
-int Surroundings::are_plain() const {
-  if (aoti_torch_grad_mode_is_enabled() || compiling_.get() != Py_False) return 0;
+bool Surroundings::are_plain() const {
+  if (aoti_torch_grad_mode_is_enabled() || compiling_.get() != Py_False) return false;
   for (const Question* watches : {&dispatch_modes_, &transforms_, &tracing_})
-    if (const int found = watches->holds()) return found < 0 ? found : 0;
-  int found = function_modes_.holds();
-  if (found > 0) found = 1 - only_default_devices();
-  if (found) return found == 1 ? 0 : -1;
-  if ((found = autocast_.holds()) > 0) {
-    const Reference on(PyObject_CallFunctionObjArgs(is_autocast_, on_cpu_, nullptr));
-    if (!on.get()) return -1;
-    found = on.get() == Py_True;
+    if (watches->holds()) return false;
+  const int modes = function_modes_.holds();
+  if (modes < 0 || (modes && !only_default_devices())) return false;
+  if (const int somewhere = autocast_.holds()) {
+    if (somewhere < 0) return false;
+    const Reference here(PyObject_CallFunctionObjArgs(is_autocast_, on_cpu_, nullptr));
+    if (!here.get() || here.get() == Py_True) return false;
   }
-  if (found) return found == 1 ? 0 : -1;
   PyObject* const level = forward_level_.get();
-  return level && PyLong_AsLong(level) < 0 ? PyErr_Occurred() ? 0 : 1 : 0;
+  return level && PyLong_AsLong(level) < 0 && !PyErr_Occurred();
 }
 
-// 2 and Python's error, where an answer fails.
-int Surroundings::only_default_devices() const {
+bool Surroundings::only_default_devices() const {
   const Reference count(function_modes_.ask());
   const long modes = count.get() ? PyLong_AsLong(count.get()) : -1;
-  if (modes < 0) return 2;
   for (long k = 0; k < modes; ++k) {
     const Reference mode(PyObject_CallFunction(function_mode_, "l", k));
-    if (!mode.get()) return 2;
-    if (reinterpret_cast<PyObject*>(Py_TYPE(mode.get())) != default_device_) return 0;
+    if (!mode.get() || reinterpret_cast<PyObject*>(Py_TYPE(mode.get())) != default_device_)
+      return false;
   }
-  return 1;
+  return modes >= 0;
 }
 
-int Surroundings::nothing_asked() const {
+bool Surroundings::nothing_asked() const {
   const char* const asked = std::getenv("CHARLM_FAST_BACKEND");
-  if (cpu_loses_.get() != Py_False || (asked && *asked)) return 0;
+  if (cpu_loses_.get() != Py_False || (asked && *asked)) return false;
   const Reference forced(forced_.ask());
-  return forced.get() ? forced.get() == Py_None : -1;
+  return forced.get() == Py_None;
 }
 
-int Surroundings::profiled() const { return profiler_.holds(); }
+bool Surroundings::not_profiled() const { return profiler_.holds() == 0; }
 
-int Surroundings::choose_cpu(PyObject* h) const {
+bool Surroundings::choose_cpu(PyObject* h) const {
   const Reference answer(
       PyObject_CallFunctionObjArgs(chooses_cpu_, operation_, h ? h : Py_None, Py_False, nullptr));
-  const int ours = answer.get() ? PyObject_IsTrue(answer.get()) : -1;
-  if (ours <= 0 || h) return ours;
+  if (!answer.get() || PyObject_IsTrue(answer.get()) <= 0) return false;
+  if (h) return true;
   const Reference loses(PyObject_CallFunctionObjArgs(asks_loses_, nullptr));
-  return loses.get() ? loses.get() == Py_False : -1;
+  return loses.get() == Py_False;
 }
 
 }  // namespace charlm

@@ -21,6 +21,7 @@ class Variable {
   PyObject *values_ = nullptr, *name_ = nullptr;
 };
 
+// An answer that fails counts as no, and Python's error is set then.
 class Surroundings {
  public:
   // `dispatch`: charlm_fast.ops.dispatch. False, and Python's error may be set, where something
@@ -28,20 +29,19 @@ class Surroundings {
   bool find(PyObject* dispatch);
 
   // Whether plain eager code without gradients runs: no compiler, tracer, transform or mode but a
-  // default device sees operations, no autocast, no forward mode. -1 and Python's error, where an
-  // answer fails.
-  int are_plain() const;
+  // default device sees operations, no autocast, no forward mode.
+  bool are_plain() const;
 
   // Whether nobody asked for a backend, and no check found the CPU's kernels slow anywhere, so that
-  // backend `cpu` runs; -1 as above. No Python runs.
-  int nothing_asked() const;
+  // backend `cpu` runs. No Python runs.
+  bool nothing_asked() const;
 
-  // Where somebody did: whether backend `cpu` is to run few steps from a state like `h`; -1 as
-  // above. Of null it is not where that depends on the size.
-  int choose_cpu(PyObject* h) const;
+  // Where somebody did: whether backend `cpu` is to run few steps from a state like `h`. Of null it
+  // is not where that depends on the size.
+  bool choose_cpu(PyObject* h) const;
 
-  // Whether a profiler waits for the operations' names; -1 as above.
-  int profiled() const;
+  // Whether no profiler waits for the operations' names.
+  bool not_profiled() const;
 
  private:
   Question dispatch_modes_, transforms_, tracing_, function_modes_, autocast_, forced_, profiler_;
@@ -50,7 +50,7 @@ class Surroundings {
            *chooses_cpu_ = nullptr, *asks_loses_ = nullptr, *on_cpu_ = nullptr,
            *operation_ = nullptr;
 
-  int only_default_devices() const;
+  bool only_default_devices() const;
 };
 
 }  // namespace charlm
